@@ -1,0 +1,1 @@
+//! Callers on this machine: requests in, JSON lines out.

@@ -1,0 +1,1 @@
+//! Role: tells agents what a file is and who has it.

@@ -1,0 +1,34 @@
+//! The sans-IO core of Dovetail: every decision of the agent, the coordinator and the origin, and no
+//! input or output. A shell feeds [`machine::Input`]s to a [`machine::Machine`] and carries out the
+//! [`machine::Output`]s.
+//!
+//! The modules stand in reading order: each uses only modules listed above it
+//! (`core/tests/module_order.rs` keeps this so).
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(any(test, feature = "sim"))]
+extern crate std;
+
+pub mod time;
+pub mod rng;
+pub mod limits;
+pub mod ids;
+pub mod content;
+pub mod stats;
+pub mod failure;
+pub mod command;
+pub mod machine;
+pub mod wire;
+pub mod http;
+pub mod session;
+pub mod picker;
+pub mod announce;
+pub mod job;
+pub mod api;
+pub mod coordinator;
+pub mod origin;
+pub mod agent;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;

@@ -1,0 +1,426 @@
+//! The boundary between thinking and doing: a role is a [`Machine`], a shell drives it.
+//!
+//! # Contract
+//!
+//! 1. **Loop.** Drain [`Machine::poll`] to `None`; drain [`Machine::poll_datagram`] while the socket is
+//!    writable; read [`Machine::deadline`]; wait for one input or the deadline; [`Machine::handle`] it; again.
+//! 2. **Deadlines** are asked only after a drain, so queued work never waits for a timer. After a drain the
+//!    deadline lies in the future of the last `now`, or another input is needed. `Tick` may come early,
+//!    late or twice. `now.mono` never goes back; if it does, the machine takes the latest it has seen.
+//! 3. **Reads are by credit.** The shell delivers at most as many bytes as were granted on a stream.
+//! 4. **Writes are by completion.** Each [`Output::Send`] is answered by [`Input::Sent`] with its length
+//!    (several may be answered at once by the sum), in order.
+//! 5. **Work is answered.** [`Output::Connect`] by one `Opened` or `Closed` (TLS included, if asked for);
+//!    [`Output::StartTls`] by one `Secured` or `Closed`; [`Output::Disk`] and
+//!    [`Output::Hash`] by exactly one input with the same id, success or not.
+//! 6. **`Closed` comes exactly once per stream**, also after the core's own [`Output::Close`]; it stands for
+//!    every `Connect`, grant and send still unanswered there. End of the peer's bytes is `Closed` with
+//!    [`Lost::Eof`], and comes after every byte it sent was delivered (as credit allows).
+//! 7. **Late or unknown ids are ignored** by the machine; nothing a peer, a disk or a caller says makes
+//!    `handle` fail or panic.
+//! 8. **Everything outstanding is bounded** by a constant of [`crate::limits`].
+//! 9. **Same seed and same inputs give the same outputs**, byte for byte.
+//!
+//! Stream ids: low bit 0 opened by the core, 1 accepted by the shell; no id is reused within a run. Files are
+//! opened before other work names them, and operations on one file may complete in any order.
+//!
+//! Tests: `core/tests/contract.rs` (one per line), `core/tests/determinism.rs`.
+
+use crate::command::{Command, Event, Level, Reply};
+use crate::content::{HashDone, HashJob};
+use crate::ids::{CallId, FileId, OpId, StreamId};
+use crate::time::{Deadline, Now};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::SocketAddr;
+
+/// A role: agent, coordinator, origin.
+pub trait Machine {
+    /// The only mutation. Never fails, never panics.
+    fn handle(&mut self, now: Now, input: Input);
+
+    /// The next piece of work for the shell. Drain to `None` after every `handle`.
+    fn poll(&mut self) -> Option<Output>;
+
+    /// The next datagram, its payload written to `buf` (cleared first). Asked only while the socket is writable.
+    fn poll_datagram(&mut self, now: Now, buf: &mut Vec<u8>) -> Option<Datagram> {
+        let _ = (now, buf);
+        None
+    }
+
+    /// When to call again at the latest. Asked only after a drain.
+    fn deadline(&self) -> Option<Deadline>;
+
+    /// Assert the machine's invariants; the simulator calls it after every step.
+    fn check(&self) {}
+}
+
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Input {
+    /// The deadline has come. Always legal.
+    Tick,
+    Command {
+        call: CallId,
+        command: Command,
+    },
+    /// A listener is bound. Comes once per listener before anything is accepted there.
+    Listening {
+        listener: Listener,
+        at: SocketAddr,
+    },
+    Accepted {
+        stream: StreamId,
+        listener: Listener,
+        from: SocketAddr,
+    },
+    /// A `Connect` succeeded; `to` is the address that answered.
+    Opened {
+        stream: StreamId,
+        to: SocketAddr,
+    },
+    /// TLS is up after [`Output::StartTls`].
+    Secured {
+        stream: StreamId,
+    },
+    Received {
+        stream: StreamId,
+        bytes: Bytes,
+    },
+    Sent {
+        stream: StreamId,
+        len: u32,
+    },
+    Closed {
+        stream: StreamId,
+        why: Lost,
+    },
+    Datagram {
+        from: SocketAddr,
+        bytes: Bytes,
+    },
+    Disk {
+        op: OpId,
+        done: Result<DiskDone, DiskError>,
+    },
+    Hashed {
+        op: OpId,
+        done: HashDone,
+    },
+}
+
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Output {
+    Connect {
+        stream: StreamId,
+        to: Endpoint,
+    },
+    /// The shell may read this many bytes more from the stream.
+    Grant {
+        stream: StreamId,
+        bytes: u32,
+    },
+    /// Speak TLS on this open stream from here on, as a client that expects a certificate for `name`
+    /// (after a proxy agreed to a tunnel). Answered by [`Input::Secured`] or `Closed`.
+    StartTls {
+        stream: StreamId,
+        name: String,
+    },
+    Send {
+        stream: StreamId,
+        bytes: Bytes,
+    },
+    /// Close once everything sent before has left (`Abort` in `how`: at once). Answered by `Closed`.
+    Close {
+        stream: StreamId,
+        how: CloseHow,
+    },
+    Disk {
+        op: OpId,
+        todo: DiskOp,
+    },
+    Hash {
+        op: OpId,
+        job: HashJob,
+    },
+    Reply {
+        call: CallId,
+        reply: Reply,
+    },
+    Notify(Event),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseHow {
+    /// Deliver what was sent, then close.
+    Flush,
+    /// Drop what is still queued.
+    Abort,
+}
+
+/// What a role can be asked to listen on. Which addresses, is the shell's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Listener {
+    /// TCP for peers (7680).
+    Peers,
+    /// TCP for HTTP clients of the coordinator, origin or cache.
+    Http,
+    /// Callers on this machine: a unix socket in the home's run folder.
+    Local,
+}
+
+/// Where to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub host: Host,
+    pub port: u16,
+    /// Speak TLS, expecting a certificate for this name.
+    pub tls: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Host {
+    Addr(core::net::IpAddr),
+    /// The shell resolves it and tries each address.
+    Name(String),
+}
+
+/// Why a stream is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lost {
+    /// The other side closed after its last byte.
+    Eof,
+    /// The core closed it.
+    Asked,
+    Refused,
+    Reset,
+    TimedOut,
+    Unreachable,
+    NameNotFound,
+    /// TLS failed: the text says how (unknown issuer, wrong name, expired).
+    Tls(String),
+    Other(String),
+}
+
+/// A datagram to send; its payload is in the buffer given to [`Machine::poll_datagram`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    pub to: SocketAddr,
+}
+
+/// The queue of outputs a role fills while it handles one input, and the register of who in the role
+/// asked for what. A parent sets [`Effects::owner`] before it calls a child; whatever the child then
+/// connects or orders is answered to that owner.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Who is asking now: a number of the role's choosing.
+    pub owner: u64,
+    queue: VecDeque<Output>,
+    streams: BTreeMap<StreamId, u64>,
+    ops: BTreeMap<OpId, u64>,
+    last_id: u64,
+}
+
+impl Effects {
+    pub fn connect(&mut self, to: Endpoint) -> StreamId {
+        self.last_id += 1;
+        let stream = StreamId(self.last_id << 1);
+        self.streams.insert(stream, self.owner);
+        self.queue.push_back(Output::Connect { stream, to });
+        stream
+    }
+
+    /// Take an accepted stream into the register, for the current owner.
+    pub fn adopt(&mut self, stream: StreamId) {
+        self.streams.insert(stream, self.owner);
+    }
+
+    pub fn grant(&mut self, stream: StreamId, bytes: u32) {
+        if bytes > 0 {
+            self.queue.push_back(Output::Grant { stream, bytes });
+        }
+    }
+
+    pub fn start_tls(&mut self, stream: StreamId, name: String) {
+        self.queue.push_back(Output::StartTls { stream, name });
+    }
+
+    /// Empty sends are dropped: nothing would answer them.
+    pub fn send(&mut self, stream: StreamId, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.queue.push_back(Output::Send { stream, bytes });
+        }
+    }
+
+    pub fn close(&mut self, stream: StreamId, how: CloseHow) {
+        self.queue.push_back(Output::Close { stream, how });
+    }
+
+    pub fn file(&mut self) -> FileId {
+        self.last_id += 1;
+        FileId(self.last_id)
+    }
+
+    pub fn disk(&mut self, todo: DiskOp) -> OpId {
+        let op = self.op();
+        self.queue.push_back(Output::Disk { op, todo });
+        op
+    }
+
+    pub fn hash(&mut self, job: HashJob) -> OpId {
+        let op = self.op();
+        self.queue.push_back(Output::Hash { op, job });
+        op
+    }
+
+    pub fn reply(&mut self, call: CallId, reply: Reply) {
+        self.queue.push_back(Output::Reply { call, reply });
+    }
+
+    pub fn notify(&mut self, event: Event) {
+        self.queue.push_back(Output::Notify(event));
+    }
+
+    pub fn log(&mut self, level: Level, text: impl Into<String>) {
+        self.notify(Event::Log {
+            level,
+            text: text.into(),
+        });
+    }
+
+    /// Whose stream an input is about; `None` for late and unknown ids. `Closed` also forgets it.
+    pub fn stream_owner(&mut self, stream: StreamId, closed: bool) -> Option<u64> {
+        if closed {
+            self.streams.remove(&stream)
+        } else {
+            self.streams.get(&stream).copied()
+        }
+    }
+
+    /// Whose work an input answers, once; `None` for late and unknown ids.
+    pub fn op_owner(&mut self, op: OpId) -> Option<u64> {
+        self.ops.remove(&op)
+    }
+
+    pub fn poll(&mut self) -> Option<Output> {
+        self.queue.pop_front()
+    }
+
+    /// No stream is open and no work outstanding.
+    pub fn is_idle(&self) -> bool {
+        self.streams.is_empty() && self.ops.is_empty()
+    }
+
+    fn op(&mut self) -> OpId {
+        self.last_id += 1;
+        let op = OpId(self.last_id);
+        self.ops.insert(op, self.owner);
+        op
+    }
+}
+
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum DiskOp {
+    /// Answered by [`DiskDone::Opened`]. Parent folders are not made.
+    Open {
+        file: FileId,
+        path: String,
+        how: OpenHow,
+    },
+    /// Reserve space so that later writes cannot run out of it; sets the file's length.
+    Allocate {
+        file: FileId,
+        len: u64,
+    },
+    /// Answered by [`DiskDone::Bytes`]: exactly `len` bytes, or an error with [`DiskErrorKind::Short`].
+    Read {
+        file: FileId,
+        offset: u64,
+        len: u32,
+    },
+    Write {
+        file: FileId,
+        offset: u64,
+        chunks: Vec<Bytes>,
+    },
+    /// Data and length are on stable storage when this is answered.
+    Sync {
+        file: FileId,
+    },
+    Close {
+        file: FileId,
+    },
+    /// Within one folder. Without `replace`, an existing `to` is an error with [`DiskErrorKind::Exists`].
+    Rename {
+        from: String,
+        to: String,
+        replace: bool,
+    },
+    Remove {
+        path: String,
+    },
+    /// Length and kind of what is at `path`, without opening it. Answered by [`DiskDone::Found`].
+    Stat {
+        path: String,
+    },
+    /// A whole small file (at most `limits::SMALL_FILE_MAX`). Answered by [`DiskDone::Bytes`].
+    Load {
+        path: String,
+    },
+    /// Replace a small file as one step: after a crash it holds the old or the new bytes, durably.
+    Replace {
+        path: String,
+        bytes: Bytes,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenHow {
+    Read,
+    /// Read and write; made if missing, kept if there.
+    ReadWrite,
+    /// Read and write; an error with [`DiskErrorKind::Exists`] if there.
+    CreateNew,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiskDone {
+    Done,
+    Opened {
+        len: u64,
+        modified_unix_us: i64,
+    },
+    Found {
+        len: u64,
+        modified_unix_us: i64,
+        is_dir: bool,
+    },
+    Bytes(Bytes),
+}
+
+/// What the operating system said, and what it said it about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskError {
+    pub kind: DiskErrorKind,
+    /// The operating system's words, without the path.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiskErrorKind {
+    NotFound,
+    Denied,
+    Exists,
+    Full,
+    ReadOnly,
+    /// The file ends before the bytes asked for.
+    Short,
+    Other,
+}

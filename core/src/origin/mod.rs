@@ -1,0 +1,1 @@
+//! Role: a small range server over a folder.

@@ -1,0 +1,1 @@
+//! Peer messages: framing, decode, encode, handshake, extensions (BEP 3, 6, 10, 52).
