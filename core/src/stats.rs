@@ -110,9 +110,9 @@ impl fmt::Display for Bytes {
         let (whole, part) = (hundredths / 100, hundredths % 100);
         let name = UNITS.get(unit).copied().unwrap_or("B");
         match (whole, part) {
-            (_, 0) => write!(f, "{whole} {name}"),
-            (100.., _) => write!(f, "{whole} {name}"),
+            (100.., _) | (_, 0) | (10.., 1..10) => write!(f, "{whole} {name}"),
             (10.., _) => write!(f, "{whole}.{} {name}", part / 10),
+            (_, part) if part % 10 == 0 => write!(f, "{whole}.{} {name}", part / 10),
             _ => write!(f, "{whole}.{part:02} {name}"),
         }
     }
