@@ -3,9 +3,11 @@
 //! Spec: BEP 52 (BitTorrent v2). Content is named by its length and the root of its Merkle tree, so
 //! any block of it can be proved against 32 bytes.
 
+mod bitfield;
 mod geometry;
 pub mod hash;
 
+pub use bitfield::Bitfield;
 pub use geometry::{Block, Geometry, GeometryError, Run};
 pub use hash::{Digest, FlatHash, HashDone, HashJob};
 
