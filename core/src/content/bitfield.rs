@@ -14,7 +14,11 @@ pub struct Bitfield {
 
 impl Bitfield {
     pub fn empty(pieces: u32) -> Self {
-        Self { bytes: vec![0; pieces.div_ceil(8) as usize], pieces, count: 0 }
+        Self {
+            bytes: vec![0; pieces.div_ceil(8) as usize],
+            pieces,
+            count: 0,
+        }
     }
 
     pub fn full(pieces: u32) -> Self {
@@ -22,7 +26,11 @@ impl Bitfield {
         if let (Some(last), spare @ 1..) = (bytes.last_mut(), bytes_spare(pieces)) {
             *last <<= spare;
         }
-        Self { bytes, pieces, count: pieces }
+        Self {
+            bytes,
+            pieces,
+            count: pieces,
+        }
     }
 
     /// From a wire message or a resume file; `None` if it is of the wrong length or has spare bits set.
@@ -35,7 +43,11 @@ impl Bitfield {
             return None;
         }
         let count = bytes.iter().map(|b| b.count_ones()).sum();
-        Some(Self { bytes: bytes.to_vec(), pieces, count })
+        Some(Self {
+            bytes: bytes.to_vec(),
+            pieces,
+            count,
+        })
     }
 
     pub fn as_bytes(&self) -> &[u8] {
