@@ -1,7 +1,17 @@
 //! Callers on this machine: requests in, JSON lines out; and the numbers and names they read and write.
 
+mod line;
 mod name;
+mod request;
 mod text;
 
+pub use line::{
+    CoordinatorStatus, FailedLine, GotLine, JobStatus, Line, LineError, LogLevel, PeerStatus,
+    ProgressLine, PublishedLine, SharedStatus, Status, VerifiedBy, parse_sha256,
+};
 pub use name::{name_from_url, safe_name};
+pub use request::{
+    Ask, GET_TARGET, Refusal, SHARE_TARGET, STATUS_TARGET, STOP_TARGET, check_get, check_url,
+    get_body, parse_request, share_body,
+};
 pub use text::{Rate, Span, TextError, parse_duration, parse_rate, parse_size, summary};
