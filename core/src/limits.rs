@@ -34,6 +34,24 @@ pub const SMALL_FILE_MAX: usize = METAINFO_LEN_MAX;
 
 // --- http and origin
 
+/// Largest HTTP head taken, either side: what nginx and Apache send and take by default fits several times.
+pub const HTTP_HEAD_MAX: usize = 32 * 1024;
+
+/// Unparsed request bytes one server connection holds: a head and some pipelined requests.
+pub const HTTP_SERVER_WINDOW: u32 = 64 * 1024;
+
+/// A request head must be complete this long after its first byte (slow-loris).
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A request body must be complete this long after its head; only small bodies are taken.
+pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A server keeps an idle connection open this long: longer than clients of ours keep theirs.
+pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// An answer of which nothing was taken for this long is given up.
+pub const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
 // --- announce and coordinator
 
 // --- job and agent

@@ -1,1 +1,19 @@
 //! HTTP/1.1 over a stream: one exchange, client or server; ranges, redirects, proxies, retry.
+
+mod answer;
+mod body;
+mod date;
+mod proxy;
+pub mod range;
+mod server;
+mod url;
+
+pub use answer::{Answer, AnswerBody, IncomingRequest};
+pub use body::{BodyError, BodyReader, Framing};
+pub use date::{format_http_date, parse_http_date};
+pub use proxy::{Proxies, Proxy, ProxyError, Route};
+pub use server::ServerConnection;
+pub use url::{Url, UrlError, percent_decode};
+
+#[cfg(test)]
+mod server_tests;
