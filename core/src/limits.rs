@@ -30,7 +30,44 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest file [`crate::machine::DiskOp::Load`] returns whole: metainfo and resume files.
 pub const SMALL_FILE_MAX: usize = METAINFO_LEN_MAX;
 
+/// Lists and dictionaries nested in bencode; torrents in the wild need fewer than ten levels, libtorrent
+/// stops at 100 too.
+pub const BENCODE_DEPTH_MAX: usize = 100;
+
+/// Web seeds, and trackers, taken from a metainfo file; more are not read.
+pub const METAINFO_URLS_MAX: usize = 64;
+
+/// Longest file name taken from a metainfo file, in bytes: what file systems allow.
+pub const NAME_LEN_MAX: usize = 255;
+
+/// Most hashes asked for or given in one hash request (libtorrent answers up to this; BEP 52 wants 512).
+pub const HASHES_MAX: u32 = 8192;
+
+/// Hashes asked for at once: BEP 52's advice, and what libtorrent takes as receiver.
+pub const HASHES_PER_REQUEST: u32 = 512;
+
 // --- wire and session
+
+/// Longest range asked for or sent in one message between our own peers: amortises the per-message cost
+/// 64 times over, and still is only one bandwidth-delay product of a LAN.
+pub const RANGE_LEN_MAX: u32 = 1024 * 1024;
+
+/// Most blocks in one range message.
+pub const RANGE_BLOCKS_MAX: u32 = RANGE_LEN_MAX / BLOCK_LEN;
+
+/// Longest peer message, without its four bytes of length: a whole range and its head, which is longer
+/// than the bitfield of `PIECES_MAX` pieces and than `HASHES_MAX` hashes with their proof.
+pub const FRAME_LEN_MAX: u32 = RANGE_LEN_MAX + 64;
+
+/// Longest extension message (BEP 10) that is not a range: a metadata part is 16 KiB, a handshake some 300 bytes.
+pub const EXTENDED_LEN_MAX: u32 = 64 * 1024;
+
+/// Most pieces in one claim message.
+pub const CLAIM_PIECES_MAX: usize = 1024;
+
+/// Chunks from the socket smaller than this are copied together while a frame is incomplete, so that a
+/// peer sending single bytes cannot make a rope of a million parts.
+pub const ROPE_CHUNK_MIN: usize = 1024;
 
 // --- http and origin
 
