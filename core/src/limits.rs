@@ -92,3 +92,7 @@ pub const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 // --- announce and coordinator
 
 // --- job and agent
+
+/// Written pieces are synced and recorded after this many bytes or this long: what a crash can cost.
+pub const SYNC_AFTER_BYTES: u64 = 32 * 1024 * 1024;
+pub const SYNC_AFTER: Duration = Duration::from_secs(2);

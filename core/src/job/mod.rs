@@ -1,1 +1,5 @@
 //! One download.
+
+mod assembly;
+mod resume;
+mod storage;
