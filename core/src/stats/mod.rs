@@ -1,7 +1,10 @@
 //! Disjoint counters: every byte received is counted in exactly one source class, and exactly once as
 //! useful or as wasted.
 
+mod rate;
+
 use core::fmt;
+pub use rate::{Rate, TokenBucket};
 use serde::{Deserialize, Serialize};
 
 /// Where bytes of a job come from. The class of a peer is decided once per connection.
