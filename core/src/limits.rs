@@ -96,3 +96,14 @@ pub const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Written pieces are synced and recorded after this many bytes or this long: what a crash can cost.
 pub const SYNC_AFTER_BYTES: u64 = 32 * 1024 * 1024;
 pub const SYNC_AFTER: Duration = Duration::from_secs(2);
+
+// --- api
+
+/// Largest request body on the local socket: a metainfo file in base64, and what surrounds it.
+pub const API_BODY_MAX: usize = METAINFO_LEN_MAX / 3 * 4 + 64 * 1024;
+
+/// Connections of callers on this machine; further ones are closed at once.
+pub const LOCAL_CALLERS_MAX: usize = 64;
+
+/// Progress lines are left out while a caller has more than this to read.
+pub const PROGRESS_UNREAD_MAX: u32 = 16 * 1024;

@@ -1,10 +1,12 @@
 //! Callers on this machine: requests in, JSON lines out; and the numbers and names they read and write.
 
+mod desk;
 mod line;
 mod name;
 mod request;
 mod text;
 
+pub use desk::{Asked, Desk};
 pub use line::{
     CoordinatorStatus, FailedLine, GotLine, JobStatus, Line, LineError, LogLevel, PeerStatus,
     ProgressLine, PublishedLine, SharedStatus, Status, VerifiedBy, parse_sha256,
@@ -15,3 +17,6 @@ pub use request::{
     get_body, parse_request, share_body,
 };
 pub use text::{Rate, Span, TextError, parse_duration, parse_rate, parse_size, summary};
+
+#[cfg(test)]
+mod desk_tests;

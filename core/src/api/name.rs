@@ -3,14 +3,12 @@
 //! Decides: a file name from a URL or from a metainfo's name. Never does: look at the disk. Invariant: the
 //! result is one plain path component, at most 255 bytes, never `.` or `..`. Tests: below.
 
+use crate::http::percent_decode;
+use crate::limits::NAME_LEN_MAX;
 use alloc::string::{String, ToString as _};
-use alloc::vec::Vec;
 
 /// The name when nothing better is known.
 const FALLBACK: &str = "download";
-
-/// Most file systems take no longer names.
-const NAME_LEN_MAX: usize = 255;
 
 /// The last segment of the URL's path, percent-decoded and made [safe](safe_name); `download` if there is none.
 pub fn name_from_url(url: &str) -> String {
@@ -21,7 +19,7 @@ pub fn name_from_url(url: &str) -> String {
         .and_then(|authority_and_path| authority_and_path.split_once('/'))
         .map_or("", |(_, path)| path);
     let segment = path.rsplit('/').next().unwrap_or("");
-    safe_name(&percent_decode(segment))
+    safe_name(&String::from_utf8_lossy(&percent_decode(segment)))
 }
 
 /// `name` as one path component: separators and control characters become `_`, and a name that means a
@@ -42,28 +40,6 @@ pub fn safe_name(name: &str) -> String {
         "" | "." | ".." => FALLBACK.to_string(),
         _ => safe,
     }
-}
-
-/// `%41` is `A`; what is no such escape stays as it is.
-fn percent_decode(text: &str) -> String {
-    let mut out: Vec<u8> = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let escaped = match (first, after) {
-            (b'%', [high, low, tail @ ..]) => hex(*high)
-                .zip(hex(*low))
-                .map(|(high, low)| (high << 4 | low, tail)),
-            _ => None,
-        };
-        let (byte, tail) = escaped.unwrap_or((first, after));
-        out.push(byte);
-        rest = tail;
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|n| n as u8)
 }
 
 #[cfg(test)]

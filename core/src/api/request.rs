@@ -7,6 +7,7 @@
 use super::line::parse_sha256;
 use crate::command::{GetRequest, ShareRequest};
 use crate::failure::{Failure, FailureKind};
+use crate::http::Url;
 use crate::ids::CallId;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -122,27 +123,14 @@ pub fn check_get(request: &GetRequest) -> Result<(), Failure> {
 
 /// # Errors
 /// If it is not an absolute http(s) URL with a host.
-pub fn check_url(url: &str) -> Result<(), Failure> {
-    let what = format!("cannot use the URL `{url}`");
-    let remedy = "give it as http://HOST/PATH or https://HOST/PATH";
-    let uri: ::http::Uri = url
-        .split('#')
-        .next()
-        .unwrap_or("")
-        .parse()
-        .map_err(|e: ::http::uri::InvalidUri| usage(what.clone(), e.to_string(), remedy))?;
-    match uri.scheme_str() {
-        Some("http" | "https") => {}
-        Some(scheme) => {
-            let why = format!("{scheme} is not a scheme Dovetail can download from");
-            return Err(usage(what, why, remedy));
-        }
-        None => return Err(usage(what, "it has no scheme", remedy)),
-    }
-    match uri.host() {
-        None | Some("") => Err(usage(what, "it names no host", remedy)),
-        Some(_) => Ok(()),
-    }
+pub fn check_url(url: &str) -> Result<Url, Failure> {
+    Url::parse(url).map_err(|e| {
+        usage(
+            format!("cannot use the URL `{url}`"),
+            e.to_string(),
+            "give it as http://HOST/PATH or https://HOST/PATH",
+        )
+    })
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -363,21 +351,21 @@ mod tests {
                 GET_TARGET,
                 r#"{"urls":["ftp://a/x"],"output":"/x"}"#,
                 400,
-                "ftp is not a scheme",
+                "`ftp://a/x` does not begin with http://",
             ),
             (
                 "POST",
                 GET_TARGET,
                 r#"{"urls":["http:///x"],"output":"/x"}"#,
                 400,
-                "http:///x",
+                "no host name",
             ),
             (
                 "POST",
                 GET_TARGET,
                 r#"{"urls":["a/x"],"output":"/x"}"#,
                 400,
-                "a/x",
+                "does not begin with http://",
             ),
             (
                 "POST",
