@@ -91,6 +91,45 @@ pub const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 // --- announce and coordinator
 
+/// Swarms in one announce: an agent with more sends several. Keeps a request near 64 KiB.
+pub const SWARMS_PER_ANNOUNCE_MAX: usize = 256;
+
+/// Own addresses a device may report: a few interfaces, two families each.
+pub const ADDRESSES_PER_DEVICE_MAX: usize = 8;
+
+/// URLs of one content record.
+pub const URLS_PER_CONTENT_MAX: usize = 32;
+
+/// Peers in one answer: more than an agent dials, little enough for one packet train.
+pub const PEERS_PER_ANSWER_MAX: usize = 50;
+
+/// Answer to an announce: all swarms with all their peers at about 160 bytes each.
+pub const ANNOUNCE_REPLY_MAX: usize = 4 * 1024 * 1024;
+
+/// Announce request: all swarms at about 200 bytes each, with room for fields of the future.
+pub const ANNOUNCE_REQUEST_MAX: usize = 256 * 1024;
+
+/// A metainfo file that travels as base64 in JSON, either way: 6 MiB of it, nearly 200 000 pieces.
+pub const CONTENT_MESSAGE_MAX: usize = 8 * 1024 * 1024;
+
+/// Answers of a coordinator that carry no lists.
+pub const SMALL_ANSWER_MAX: usize = 64 * 1024;
+
+/// Lookups and publications an agent may have waiting for its coordinator.
+pub const CONTENT_CALLS_MAX: usize = 256;
+
+/// A coordinator that has not answered a call by then is taken for lost.
+pub const COORDINATOR_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the goodbye may take at shutdown.
+pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Memberships of devices in swarms a coordinator keeps, at about 300 bytes each.
+pub const PRESENCES_MAX: usize = 400_000;
+
+/// Swarms a coordinator keeps.
+pub const SWARMS_MAX: usize = 100_000;
+
 // --- job and agent
 
 /// Written pieces are synced and recorded after this many bytes or this long: what a crash can cost.
