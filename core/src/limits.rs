@@ -86,6 +86,16 @@ pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A server keeps an idle connection open this long: longer than clients of ours keep theirs.
 pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// A client waits this long for an answer's head after asking.
+pub const HTTP_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client gives a transfer up after this long without a byte.
+pub const HTTP_STALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A client keeps an idle connection this long: shorter than servers do (nginx 75 s), so that a request is
+/// rarely sent into a closing connection.
+pub const HTTP_KEEP_TIMEOUT: Duration = Duration::from_secs(50);
+
 /// An answer of which nothing was taken for this long is given up.
 pub const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -2,16 +2,24 @@
 
 mod answer;
 mod body;
+mod call;
+mod client;
 mod date;
 mod proxy;
 pub mod range;
+mod redirect;
+mod request;
 mod server;
 mod url;
 
 pub use answer::{Answer, AnswerBody, IncomingRequest};
 pub use body::{BodyError, BodyReader, Framing};
+pub use call::{Call, CallError, CallOutcome, CallRequest, Response};
+pub use client::{ClientEvent, Connection, HttpFault, ResponseHead};
 pub use date::{format_http_date, parse_http_date};
 pub use proxy::{Proxies, Proxy, ProxyError, Route};
+pub use redirect::{REDIRECTS_MAX, Redirect, RedirectError, redirect};
+pub use request::{ClientRequest, USER_AGENT};
 pub use server::ServerConnection;
 pub use url::{Url, UrlError, percent_decode};
 
