@@ -1,0 +1,383 @@
+//! Files: one operation of the machine is one call here. Workers run it, next to hashing.
+//!
+//! Decides nothing but how the operating system is asked. Never waits for another operation: those on one
+//! file may run at the same time. Tests: at the foot of this file, `tests/e2e.rs`.
+
+use crate::driver::Queue;
+use crate::host::{Buffers, words};
+use crate::tls::CHUNKS_PER_WRITE;
+use bytes::{Buf as _, Bytes};
+use dovetail_core::content::HashJob;
+use dovetail_core::ids::{FileId, OpId};
+use dovetail_core::limits::SMALL_FILE_MAX;
+use dovetail_core::machine::{DiskDone, DiskError, DiskErrorKind, DiskOp, Input, OpenHow};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+/// The open files of one run.
+#[derive(Debug, Default)]
+pub struct Files {
+    open: RwLock<BTreeMap<FileId, Arc<File>>>,
+    buffers: Buffers,
+    /// Two replacements share a temporary name if they share a target.
+    replacing: Mutex<()>,
+}
+
+/// Work for a thread of its own: it may block or take its time.
+#[derive(Debug)]
+pub enum Work {
+    Disk(OpId, DiskOp),
+    Hash(OpId, HashJob),
+}
+
+impl Work {
+    /// Do it, on this thread.
+    pub fn run(self, files: &Files) -> Input {
+        match self {
+            Self::Disk(op, todo) => Input::Disk {
+                op,
+                done: execute(files, todo),
+            },
+            Self::Hash(op, job) => Input::Hashed {
+                op,
+                done: job.run(),
+            },
+        }
+    }
+}
+
+/// Threads that run [`Work`], in the order it was given.
+#[derive(Debug)]
+pub struct Workers {
+    todo: Arc<Todo>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Todo {
+    work: Mutex<(VecDeque<Work>, bool)>,
+    ready: Condvar,
+}
+
+impl Workers {
+    /// # Errors
+    ///
+    /// No thread can be started.
+    pub fn start(count: usize, queue: &Arc<Queue>) -> io::Result<Self> {
+        let mut workers = Self {
+            todo: Arc::default(),
+            threads: Vec::new(),
+        };
+        let files = Arc::new(Files::default());
+        for _ in 0..count {
+            let (todo, files, queue) = (
+                Arc::clone(&workers.todo),
+                Arc::clone(&files),
+                Arc::clone(queue),
+            );
+            let work = move || {
+                while let Some(work) = todo.next() {
+                    queue.push(work.run(&files));
+                }
+            };
+            let thread = std::thread::Builder::new().name("dovetail-work".into());
+            workers.threads.push(thread.spawn(work)?);
+        }
+        Ok(workers)
+    }
+
+    /// Have it done; its answer comes to the queue.
+    pub fn submit(&self, work: Work) {
+        let mut todo = self
+            .todo
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        todo.0.push_back(work);
+        drop(todo);
+        self.todo.ready.notify_one();
+    }
+}
+
+impl Drop for Workers {
+    /// What has begun is finished; the rest is dropped.
+    fn drop(&mut self) {
+        let mut todo = self
+            .todo
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        todo.0.clear();
+        todo.1 = true;
+        drop(todo);
+        self.todo.ready.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Todo {
+    fn next(&self) -> Option<Work> {
+        let mut todo = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(work) = todo.0.pop_front() {
+                return Some(work);
+            }
+            if todo.1 {
+                return None;
+            }
+            todo = self
+                .ready
+                .wait(todo)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Carry out one disk operation, blocking.
+///
+/// # Errors
+///
+/// What the operating system said.
+pub fn execute(files: &Files, todo: DiskOp) -> Result<DiskDone, DiskError> {
+    attempt(files, todo).map_err(|error| DiskError {
+        kind: kind(&error),
+        text: words(&error),
+    })
+}
+
+fn attempt(files: &Files, todo: DiskOp) -> io::Result<DiskDone> {
+    match todo {
+        DiskOp::Open { file, path, how } => open(files, file, &path, how),
+        DiskOp::Allocate { file, len } => allocate(files.named(file)?.as_ref(), len),
+        DiskOp::Read { file, offset, len } => read(files, file, offset, len),
+        DiskOp::Write {
+            file,
+            offset,
+            chunks,
+        } => write(files.named(file)?.as_ref(), offset, chunks),
+        DiskOp::Sync { file } => sync(files.named(file)?.as_ref()),
+        DiskOp::Close { file } => {
+            let mut open = files.open.write().unwrap_or_else(PoisonError::into_inner);
+            open.remove(&file);
+            Ok(DiskDone::Done)
+        }
+        DiskOp::Rename { from, to, replace } => rename(&from, &to, replace),
+        DiskOp::Remove { path } => {
+            std::fs::remove_file(path)?;
+            Ok(DiskDone::Done)
+        }
+        DiskOp::Stat { path } => stat(&path),
+        DiskOp::Load { path } => load(&path),
+        DiskOp::Replace { path, bytes } => {
+            let _alone = files.replacing.lock();
+            replace(&path, &bytes)
+        }
+        _ => Err(Errno::NOSYS.into()),
+    }
+}
+
+fn kind(error: &io::Error) -> DiskErrorKind {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT | Errno::NOTDIR) => DiskErrorKind::NotFound,
+        Some(Errno::ACCESS | Errno::PERM) => DiskErrorKind::Denied,
+        Some(Errno::EXIST) => DiskErrorKind::Exists,
+        Some(Errno::NOSPC | Errno::DQUOT) => DiskErrorKind::Full,
+        Some(Errno::ROFS) => DiskErrorKind::ReadOnly,
+        None if error.kind() == io::ErrorKind::UnexpectedEof => DiskErrorKind::Short,
+        _ => DiskErrorKind::Other,
+    }
+}
+
+impl Files {
+    fn named(&self, file: FileId) -> io::Result<Arc<File>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(&file).cloned().ok_or_else(|| Errno::BADF.into())
+    }
+}
+
+fn open(files: &Files, file: FileId, path: &str, how: OpenHow) -> io::Result<DiskDone> {
+    let mut options = File::options();
+    match how {
+        OpenHow::Read => options.read(true),
+        OpenHow::ReadWrite => options.read(true).write(true).create(true).truncate(false),
+        OpenHow::CreateNew => options.read(true).write(true).create_new(true),
+    };
+    let opened = options.open(path)?;
+    let found = opened.metadata()?;
+    if found.is_dir() {
+        return Err(Errno::ISDIR.into());
+    }
+    let mut open = files.open.write().unwrap_or_else(PoisonError::into_inner);
+    open.insert(file, Arc::new(opened));
+    Ok(DiskDone::Opened {
+        len: found.len(),
+        modified_unix_us: modified_unix_us(&found),
+    })
+}
+
+/// Space for all of it where the file system can reserve it; in any case its length.
+fn allocate(file: &File, len: u64) -> io::Result<DiskDone> {
+    if len > 0 {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    file.set_len(len)?;
+    Ok(DiskDone::Done)
+}
+
+fn read(files: &Files, file: FileId, offset: u64, len: u32) -> io::Result<DiskDone> {
+    let file = files.named(file)?;
+    let len = len as usize;
+    let mut buffer = files.buffers.take(len);
+    let mut filled = 0;
+    while filled < len {
+        let room = &mut buffer.room(len)[filled..];
+        match rustix::io::pread(&*file, room, offset + filled as u64) {
+            Ok(0) => return Err(short()),
+            Ok(n) => filled += n,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(DiskDone::Bytes(buffer.filled(len)))
+}
+
+fn write(file: &File, offset: u64, chunks: Vec<Bytes>) -> io::Result<DiskDone> {
+    let mut chunks = VecDeque::from(chunks);
+    let mut offset = offset;
+    while !chunks.is_empty() {
+        let next = chunks.iter().take(CHUNKS_PER_WRITE);
+        let slices: Vec<_> = next.map(|chunk| IoSlice::new(chunk)).collect();
+        let mut written = match rustix::io::pwritev(file, &slices, offset) {
+            Ok(n) => n,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
+            return Err(Errno::NOSPC.into());
+        }
+        offset += written as u64;
+        while let Some(front) = chunks.front_mut() {
+            if front.len() > written {
+                front.advance(written);
+                break;
+            }
+            written -= front.len();
+            chunks.pop_front();
+        }
+    }
+    Ok(DiskDone::Done)
+}
+
+fn sync(file: &File) -> io::Result<DiskDone> {
+    // Includes the length, as far as it is needed to find the data again.
+    file.sync_data()?;
+    Ok(DiskDone::Done)
+}
+
+fn rename(from: &str, to: &str, replace: bool) -> io::Result<DiskDone> {
+    if replace {
+        std::fs::rename(from, to)?;
+    } else {
+        match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty())?;
+                rustix::fs::unlinkat(CWD, from, AtFlags::empty())?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(DiskDone::Done)
+}
+
+fn stat(path: &str) -> io::Result<DiskDone> {
+    let found = std::fs::metadata(path)?;
+    Ok(DiskDone::Found {
+        len: found.len(),
+        modified_unix_us: modified_unix_us(&found),
+        is_dir: found.is_dir(),
+    })
+}
+
+fn load(path: &str) -> io::Result<DiskDone> {
+    use std::io::Read as _;
+    let file = File::open(path)?;
+    let found = file.metadata()?;
+    if found.is_dir() {
+        return Err(Errno::ISDIR.into());
+    }
+    let mut bytes = Vec::new();
+    bytes.reserve_exact(usize::try_from(found.len()).map_or(0, |len| len.min(SMALL_FILE_MAX)));
+    file.take(SMALL_FILE_MAX as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() > SMALL_FILE_MAX {
+        return Err(Errno::FBIG.into());
+    }
+    Ok(DiskDone::Bytes(bytes.into()))
+}
+
+fn replace(path: &str, bytes: &Bytes) -> io::Result<DiskDone> {
+    use std::io::Write as _;
+    let beside = format!("{path}.new");
+    let made = || -> io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+        let mut file = File::from(rustix::fs::open(beside.as_str(), flags, mode)?);
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)?;
+        Ok(())
+    };
+    if let Err(error) = made() {
+        let _ = std::fs::remove_file(&beside);
+        return Err(error);
+    }
+    sync_folder(path)?;
+    Ok(DiskDone::Done)
+}
+
+/// A new name is durable once its folder is.
+fn sync_folder(path: &str) -> io::Result<()> {
+    let folder = match Path::new(path).parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Some file systems cannot sync a folder; some folders may be used but not read.
+        Err(error)
+            if !matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::INVAL | Errno::ACCESS | Errno::OPNOTSUPP)
+            ) =>
+        {
+            Err(error.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn modified_unix_us(found: &std::fs::Metadata) -> i64 {
+    found
+        .mtime()
+        .saturating_mul(1_000_000)
+        .saturating_add(found.mtime_nsec() / 1000)
+}
+
+fn short() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the file is shorter than it should be",
+    )
+}

@@ -1,0 +1,687 @@
+//! Streams: listening, connecting, and one reader (and, once a socket is full, one writer) for each.
+//!
+//! A reader blocks only while its stream has credit, a writer only while there is something to write; both
+//! end with their stream. The driver writes by itself as long as the socket takes it without waiting.
+//!
+//! Without credit the end of a stream is not noticed: it comes when the machine asks for more.
+//! Tests: `tests/e2e.rs`, `tests/e2e_tls.rs`.
+
+use crate::driver::{Item, Queue};
+use crate::host::{Buffers, ReadSize, words};
+use crate::tls::{Conduit, config};
+use crate::{ListenOn, Options};
+use bytes::Bytes;
+use dovetail_core::failure::{Failure, FailureKind};
+use dovetail_core::ids::StreamId;
+use dovetail_core::limits::CONNECT_TIMEOUT;
+use dovetail_core::machine::{CloseHow, Endpoint, Host, Input, Listener, Lost};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, sockopt};
+use rustls::ClientConfig;
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One blocking write; what it writes is reported when it returns.
+const WRITE_MAX: usize = 256 * 1024;
+
+/// Connections the kernel completes while nobody accepts them.
+const BACKLOG: i32 = 1024;
+
+/// After the last byte, wait this long for the peer to read it and hang up: closing earlier would destroy
+/// what it has not read, if it has sent something we did not read.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// Enough for a TLS handshake.
+const STACK_LEN: usize = 256 * 1024;
+
+/// A listener that is bound.
+#[derive(Debug)]
+pub struct Bound {
+    pub listener: Listener,
+    pub socket: OwnedFd,
+    pub at: SocketAddr,
+    path: Option<PathBuf>,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Bind what the options name, and the datagram socket beside the peers' listener.
+///
+/// # Errors
+///
+/// The first address that cannot be listened on.
+pub fn bind(options: &Options) -> Result<(Vec<Bound>, Option<UdpSocket>), Failure> {
+    let mut bound = Vec::new();
+    let mut datagrams = None;
+    for (listener, on) in &options.listen {
+        match on {
+            ListenOn::Unix(path) => bound.push(bind_unix(*listener, path)?),
+            ListenOn::Tcp(at) if *listener == Listener::Peers => {
+                let (tcp, udp) = bind_both(*at).map_err(|error| cannot_listen(*at, &error))?;
+                bound.push(tcp);
+                datagrams = Some(udp);
+            }
+            ListenOn::Tcp(at) => {
+                bound.push(bind_tcp(*listener, *at).map_err(|error| cannot_listen(*at, &error))?);
+            }
+        }
+    }
+    Ok((bound, datagrams))
+}
+
+fn bind_tcp(listener: Listener, at: SocketAddr) -> io::Result<Bound> {
+    let socket = TcpListener::bind(at)?;
+    let at = socket.local_addr()?;
+    let socket = OwnedFd::from(socket);
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(Bound {
+        listener,
+        socket,
+        at,
+        path: None,
+    })
+}
+
+/// TCP and UDP at one port. If the system chooses it, the other protocol may have it taken: ask again.
+fn bind_both(at: SocketAddr) -> io::Result<(Bound, UdpSocket)> {
+    let mut tries = 0;
+    loop {
+        let tcp = bind_tcp(Listener::Peers, at)?;
+        match UdpSocket::bind(SocketAddr::new(at.ip(), tcp.at.port())) {
+            Ok(udp) => return Ok((tcp, udp)),
+            Err(_) if at.port() == 0 && tries < 16 => tries += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn bind_unix(listener: Listener, path: &Path) -> Result<Bound, Failure> {
+    let cannot = |why: String| {
+        let what = format!("cannot listen on {}", path.display());
+        Failure::new(FailureKind::Listen, what, why)
+    };
+    if UnixStream::connect(path).is_ok() {
+        return Err(cannot("another agent is running for this home".into())
+            .remedy("stop it, or give this one a --home of its own"));
+    }
+    let bind = || -> io::Result<Bound> {
+        if let Some(folder) = path.parent() {
+            let mut private = std::fs::DirBuilder::new();
+            private.recursive(true).mode(0o700).create(folder)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let socket = OwnedFd::from(UnixListener::bind(path)?);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Bound {
+            listener,
+            socket,
+            at: local(),
+            path: Some(path.to_owned()),
+        })
+    };
+    bind().map_err(|error| cannot(words(&error)).remedy("choose another folder with --home"))
+}
+
+/// How callers on a unix socket appear: the boundary knows only IP addresses.
+fn local() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+fn cannot_listen(at: SocketAddr, error: &io::Error) -> Failure {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => "stop the program that has it, or choose another with --listen",
+        io::ErrorKind::AddrNotAvailable => {
+            "choose an address of this machine, or 0.0.0.0 for all of them, with --listen"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need privileges; choose another with --listen"
+        }
+        _ => "choose another with --listen",
+    };
+    let what = format!("cannot listen on {at}");
+    Failure::new(FailureKind::Listen, what, words(error)).remedy(remedy)
+}
+
+/// Pass on who connects, until the listener is shut down.
+pub fn accept(bound: &Bound, queue: &Queue) {
+    loop {
+        match accept_one(&bound.socket) {
+            Ok((socket, from)) => {
+                let listener = bound.listener;
+                if !queue.push_accepted(socket, listener, from) {
+                    return;
+                }
+            }
+            Err(_) if queue.is_ended() => return,
+            // Out of files or memory: somebody has to close something first.
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                std::thread::sleep(ACCEPT_AGAIN);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// How long to wait when the system has no file left for a connection.
+pub const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Accept one connection, and say who it is from.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn accept_one(socket: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
+    let (socket, from) = rustix::net::acceptfrom_with(socket, SocketFlags::CLOEXEC)?;
+    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+    if from.is_some() {
+        let _ = sockopt::set_tcp_nodelay(&socket, true);
+    }
+    Ok((socket, from.map_or_else(local, canonical)))
+}
+
+/// An IPv4 address that came through an IPv6 socket, as what it is.
+pub fn canonical(from: SocketAddr) -> SocketAddr {
+    SocketAddr::new(from.ip().to_canonical(), from.port())
+}
+
+/// Open a stream on a thread of its own.
+pub fn connect(stream: StreamId, to: Endpoint, tls: Option<Arc<ClientConfig>>, queue: &Arc<Queue>) {
+    let answer = Arc::clone(queue);
+    let started = start("dovetail-connect", move || {
+        let until = Instant::now() + CONNECT_TIMEOUT;
+        let opened = dial(&to, until).and_then(|(socket, at)| {
+            let mut conduit = Conduit::default();
+            if let Some(name) = &to.tls {
+                conduit.start_tls(tls.map_or_else(config, Ok)?, name)?;
+            }
+            Ok((socket, at, conduit))
+        });
+        match opened {
+            Ok((socket, to, conduit)) => answer.push_item(Item::Connected {
+                stream,
+                socket,
+                to,
+                conduit,
+                until,
+            }),
+            Err(why) => answer.push(Input::Closed { stream, why }),
+        }
+    });
+    if let Err(why) = started {
+        queue.push(Input::Closed { stream, why });
+    }
+}
+
+/// Try each address in turn, each with its share of the time left.
+fn dial(to: &Endpoint, until: Instant) -> Result<(OwnedFd, SocketAddr), Lost> {
+    let addresses = resolve(to, until)?;
+    let mut why = Lost::NameNotFound;
+    for (at, to) in addresses.iter().enumerate() {
+        match TcpStream::connect_timeout(to, share(until, addresses.len() - at)) {
+            Ok(socket) => {
+                let _ = socket.set_nodelay(true);
+                return Ok((socket.into(), *to));
+            }
+            Err(error) => why = lost(&error),
+        }
+    }
+    Err(why)
+}
+
+/// What one of `left` addresses may take of the time until then.
+pub fn share(until: Instant, left: usize) -> Duration {
+    let left = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+    let time = until.saturating_duration_since(Instant::now()) / left;
+    time.max(Duration::from_millis(1))
+}
+
+/// The system's resolver cannot be told to hurry: it gets a thread that may be left behind.
+fn resolve(to: &Endpoint, until: Instant) -> Result<Vec<SocketAddr>, Lost> {
+    if let Host::Addr(ip) = to.host {
+        return Ok(vec![SocketAddr::new(ip, to.port)]);
+    }
+    let (answer, answered) = std::sync::mpsc::sync_channel(1);
+    let (host, port) = (to.host.clone(), to.port);
+    start("dovetail-resolve", move || {
+        let _ = answer.send(addresses(&host, port));
+    })?;
+    let time = until.saturating_duration_since(Instant::now());
+    answered.recv_timeout(time).unwrap_or(Err(Lost::TimedOut))
+}
+
+/// All addresses of a host, families in turn. Blocks while the system's resolver does.
+///
+/// # Errors
+///
+/// The name is not known, or nobody could be asked.
+pub fn addresses(host: &Host, port: u16) -> Result<Vec<SocketAddr>, Lost> {
+    let name = match host {
+        Host::Addr(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
+        Host::Name(name) => name,
+    };
+    let found = (name.as_str(), port).to_socket_addrs().map_err(|error| {
+        let text = words(&error);
+        if text.contains("emporary failure") {
+            Lost::Other("the name servers do not answer".into())
+        } else {
+            Lost::NameNotFound
+        }
+    })?;
+    Ok(interleave(found.collect()))
+}
+
+/// The resolver's order, but families alternate: one that leads nowhere costs one turn, not all of them.
+fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|address| address.is_ipv6() == first_is_v6);
+    let mut second = second.into_iter();
+    let mut ordered = Vec::new();
+    for address in first {
+        ordered.push(address);
+        ordered.extend(second.next());
+    }
+    ordered.extend(second);
+    ordered
+}
+
+/// The operating system's error as the machine's word for it.
+pub fn lost(error: &io::Error) -> Lost {
+    if error.kind() == io::ErrorKind::TimedOut {
+        return Lost::TimedOut;
+    }
+    match Errno::from_io_error(error) {
+        Some(Errno::CONNREFUSED) => Lost::Refused,
+        Some(Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED) => Lost::Reset,
+        Some(Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN) => {
+            Lost::Unreachable
+        }
+        _ => Lost::Other(words(error)),
+    }
+}
+
+/// A stream that is open: its socket, its bytes, its threads' turns.
+#[derive(Debug)]
+pub struct Stream {
+    id: StreamId,
+    socket: OwnedFd,
+    state: Mutex<State>,
+    readable: Condvar,
+    writable: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    conduit: Conduit,
+    phase: Phase,
+    writer: Writer,
+    /// Said once the handshake is over, which it must be by then.
+    secured: Option<(Input, Instant)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Writing what is left; what is read is thrown away.
+    Closing,
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writer {
+    None,
+    Idle,
+    Busy,
+}
+
+/// What a reader does next.
+enum Turn {
+    Read(usize, Option<Instant>),
+    Discard,
+    Over,
+}
+
+impl Stream {
+    /// Take over a socket. `opened` is said once the handshake is over, if there is one.
+    pub fn open(
+        id: StreamId,
+        socket: OwnedFd,
+        conduit: Conduit,
+        opened: Option<(Input, Instant)>,
+        queue: &Arc<Queue>,
+        buffers: &Buffers,
+    ) -> Result<Arc<Self>, Lost> {
+        let stream = Arc::new(Self {
+            id,
+            socket,
+            state: Mutex::new(State {
+                conduit,
+                phase: Phase::Open,
+                writer: Writer::None,
+                secured: None,
+            }),
+            readable: Condvar::new(),
+            writable: Condvar::new(),
+        });
+        let mut state = stream.lock();
+        state.secured = opened;
+        stream.say_secured(&mut state, queue);
+        drop(state);
+        let (reader, queue, buffers) = (Arc::clone(&stream), Arc::clone(queue), buffers.clone());
+        start("dovetail-read", move || reader.read(&queue, &buffers))?;
+        Ok(stream)
+    }
+
+    /// The reader may deliver this much more.
+    pub fn grant(&self, bytes: u32) {
+        self.lock().conduit.grant(bytes);
+        self.readable.notify_one();
+    }
+
+    /// Queue bytes; [`Stream::flush`] writes them.
+    pub fn send(&self, bytes: Bytes) {
+        self.lock().conduit.send(bytes);
+    }
+
+    /// Write what the socket takes without waiting, and leave the rest to the writer.
+    pub fn flush(self: &Arc<Self>, queue: &Arc<Queue>) {
+        self.flush_some(&mut self.lock(), queue);
+    }
+
+    /// Speak TLS from here on.
+    pub fn start_tls(
+        self: &Arc<Self>,
+        tls: Option<Arc<ClientConfig>>,
+        name: &str,
+        queue: &Arc<Queue>,
+    ) {
+        let mut state = self.lock();
+        let started = tls
+            .map_or_else(config, Ok)
+            .and_then(|config| state.conduit.start_tls(config, name));
+        if let Err(why) = started {
+            self.lose(&mut state, why, queue);
+            return;
+        }
+        let secured = Input::Secured { stream: self.id };
+        state.secured = Some((secured, Instant::now() + CONNECT_TIMEOUT));
+        self.flush_some(&mut state, queue);
+        self.readable.notify_one();
+    }
+
+    /// Close it, once what was sent has left or at once. Answered on the queue.
+    pub fn close(self: &Arc<Self>, how: CloseHow, queue: &Arc<Queue>) {
+        let mut state = self.lock();
+        match how {
+            CloseHow::Abort => {
+                let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+                self.lose(&mut state, Lost::Asked, queue);
+            }
+            CloseHow::Flush if state.phase == Phase::Open => {
+                state.conduit.say_goodbye();
+                state.phase = Phase::Closing;
+                self.flush_some(&mut state, queue);
+                if state.writer != Writer::Busy {
+                    self.wake_writer(&mut state, queue);
+                }
+                self.readable.notify_one();
+            }
+            CloseHow::Flush => {}
+        }
+    }
+
+    /// Drop the connection without a word to the machine: it knows already.
+    pub fn end(&self) {
+        self.hang_up(&mut self.lock());
+    }
+
+    /// Reader: from the socket to the queue, while there is credit.
+    fn read(self: &Arc<Self>, queue: &Arc<Queue>, buffers: &Buffers) {
+        let mut size = ReadSize::default();
+        loop {
+            let (room, until) = match self.next_turn(queue) {
+                Turn::Read(wanted, until) => (size.next(wanted), until),
+                Turn::Discard => (size.next(usize::MAX), None),
+                Turn::Over => return,
+            };
+            let mut buffer = buffers.take(room);
+            let got = rustix::net::recv(&self.socket, buffer.room(room), RecvFlags::DONTWAIT);
+            match got.map(|(got, _)| got) {
+                Ok(0) => self.finish(Lost::Eof, queue),
+                Ok(got) => {
+                    size.learn(room, got);
+                    self.receive(buffer.filled(got), queue);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    drop(buffer);
+                    if !self.wait(PollFlags::IN, until) {
+                        self.finish(Lost::TimedOut, queue);
+                    }
+                }
+                Err(error) => self.finish(lost(&error.into()), queue),
+            }
+        }
+    }
+
+    /// Deliver what may be delivered, then wait for something to do.
+    fn next_turn(&self, queue: &Queue) -> Turn {
+        let mut state = self.lock();
+        loop {
+            match state.phase {
+                Phase::Open => {}
+                Phase::Closing => return Turn::Discard,
+                Phase::Ended => return Turn::Over,
+            }
+            let stream = self.id;
+            while let Some(bytes) = state.conduit.deliver() {
+                queue.push(Input::Received { stream, bytes });
+            }
+            if let Some(why) = state.conduit.end().cloned() {
+                self.lose(&mut state, why, queue);
+                return Turn::Over;
+            }
+            if let Some(wanted) = state.conduit.wants() {
+                let until = state.secured.as_ref().map(|(_, until)| *until);
+                return Turn::Read(wanted, until);
+            }
+            state = self
+                .readable
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn receive(self: &Arc<Self>, bytes: Bytes, queue: &Arc<Queue>) {
+        let mut state = self.lock();
+        if state.phase != Phase::Open {
+            return;
+        }
+        let received = state.conduit.receive(bytes);
+        self.flush_some(&mut state, queue);
+        match received {
+            Ok(()) => self.say_secured(&mut state, queue),
+            Err(why) => self.lose(&mut state, why, queue),
+        }
+    }
+
+    /// Nothing more will come. While closing, only the writer knows when it is over.
+    fn finish(&self, why: Lost, queue: &Queue) {
+        let mut state = self.lock();
+        match state.phase {
+            Phase::Open => state.conduit.finish(why),
+            Phase::Closing if why == Lost::Eof => {
+                drop(state);
+                self.wait(PollFlags::empty(), None);
+            }
+            Phase::Closing => self.lose(&mut state, why, queue),
+            Phase::Ended => {}
+        }
+    }
+
+    /// Writer: from the conduit to the socket, whenever the socket did not take everything at once.
+    fn write(&self, queue: &Queue) {
+        let mut state = self.lock();
+        loop {
+            if state.phase == Phase::Ended {
+                return;
+            }
+            if state.conduit.has_outgoing() {
+                let chunks = state.conduit.chunks(WRITE_MAX);
+                drop(state);
+                let slices: Vec<_> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+                let written = send_some(&self.socket, &slices, SendFlags::NOSIGNAL);
+                state = self.lock();
+                match written {
+                    Ok(written) => self.say_sent(&mut state, written, queue),
+                    Err(Errno::INTR) => {}
+                    Err(error) => self.lose(&mut state, lost(&error.into()), queue),
+                }
+            } else if state.phase == Phase::Closing {
+                drop(state);
+                self.part(queue);
+                return;
+            } else {
+                state.writer = Writer::Idle;
+                state = self
+                    .writable
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Everything is written: say so, and let the peer read it before the connection is gone.
+    fn part(&self, queue: &Queue) {
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        queue.push(Input::Closed {
+            stream: self.id,
+            why: Lost::Asked,
+        });
+        let until = Instant::now() + LINGER;
+        let mut nowhere = vec![0; 16 * 1024];
+        while self.wait(PollFlags::IN, Some(until)) {
+            match rustix::net::recv(&self.socket, &mut nowhere[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => break,
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        let mut state = self.lock();
+        state.phase = Phase::Ended;
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+    }
+
+    fn flush_some(self: &Arc<Self>, state: &mut State, queue: &Arc<Queue>) {
+        while state.writer != Writer::Busy && state.conduit.has_outgoing() {
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match send_some(&self.socket, &state.conduit.slices(), flags) {
+                Ok(written) => self.say_sent(state, written, queue),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.wake_writer(state, queue),
+                Err(error) => return self.lose(state, lost(&error.into()), queue),
+            }
+        }
+    }
+
+    fn wake_writer(self: &Arc<Self>, state: &mut State, queue: &Arc<Queue>) {
+        if state.writer == Writer::None {
+            let (stream, answer) = (Arc::clone(self), Arc::clone(queue));
+            if let Err(why) = start("dovetail-write", move || stream.write(&answer)) {
+                return self.lose(state, why, queue);
+            }
+        }
+        state.writer = Writer::Busy;
+        self.writable.notify_one();
+    }
+
+    fn say_sent(&self, state: &mut State, written: usize, queue: &Queue) {
+        let (stream, len) = (self.id, state.conduit.written(written));
+        if len > 0 {
+            queue.push(Input::Sent { stream, len });
+        }
+    }
+
+    fn say_secured(&self, state: &mut State, queue: &Queue) {
+        if !state.conduit.is_handshaking()
+            && let Some((said, _)) = state.secured.take()
+        {
+            queue.push(said);
+        }
+    }
+
+    /// It is over: say why, and drop the connection.
+    fn lose(&self, state: &mut State, why: Lost, queue: &Queue) {
+        if state.phase != Phase::Ended {
+            let stream = self.id;
+            queue.push(Input::Closed { stream, why });
+            self.hang_up(state);
+        }
+    }
+
+    fn hang_up(&self, state: &mut State) {
+        if state.phase != Phase::Ended {
+            state.phase = Phase::Ended;
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        }
+        self.readable.notify_one();
+        self.writable.notify_one();
+    }
+
+    /// Wait for the socket; false if the time is up first.
+    fn wait(&self, what: PollFlags, until: Option<Instant>) -> bool {
+        loop {
+            let time = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let time = time.and_then(|time| Timespec::try_from(time).ok());
+            match poll(&mut [PollFd::new(&self.socket, what)], time.as_ref()) {
+                Ok(0) => return false,
+                Err(Errno::INTR) => {}
+                _ => return true,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One gathering write.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn send_some(
+    socket: &OwnedFd,
+    slices: &[IoSlice<'_>],
+    flags: SendFlags,
+) -> Result<usize, Errno> {
+    rustix::net::sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Lost> {
+    let thread = std::thread::Builder::new()
+        .name(name.into())
+        .stack_size(STACK_LEN);
+    match thread.spawn(work) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Lost::Other(words(&error))),
+    }
+}
