@@ -142,6 +142,27 @@ pub const SWARMS_MAX: usize = 100_000;
 
 // --- job and agent
 
+/// Requests outstanding at one peer: enough to start a cold connection, and at most 8 MiB.
+pub const PIPELINE_BLOCKS_MIN: u32 = 16;
+pub const PIPELINE_BLOCKS_MAX: u32 = 512;
+
+/// Added to a peer's fastest answer time when sizing its pipeline: its scheduling, disk and other peers.
+pub const PIPELINE_MARGIN: Duration = Duration::from_millis(250);
+
+/// A peer that owes blocks and sends none for this long gives them up to others.
+pub const PEER_STALL: Duration = Duration::from_secs(5);
+
+/// Handshake, idle and keep-alive times of BEP 3 as the existing clients use them.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(100);
+pub const PEER_IDLE_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// Requests of one peer we queue; told to it as `reqq`. Past it they are rejected.
+pub const UPLOAD_QUEUE_BLOCKS: u32 = 2048;
+
+/// Bytes read from disk at once for one peer.
+pub const UPLOAD_READ_LEN: u32 = 1024 * 1024;
+
 /// Written pieces are synced and recorded after this many bytes or this long: what a crash can cost.
 pub const SYNC_AFTER_BYTES: u64 = 32 * 1024 * 1024;
 pub const SYNC_AFTER: Duration = Duration::from_secs(2);

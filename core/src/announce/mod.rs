@@ -68,7 +68,7 @@ pub enum AnnouncerEvent {
     Lost { why: String },
     /// It answers again.
     Back,
-    /// After [`Announcer::shutdown`]: everything is said, the streams are being closed. Comes once.
+    /// After [`Announcer::shutdown`]: everything is said, no stream is open. Comes once.
     Stopped,
 }
 
@@ -93,6 +93,8 @@ enum Stop {
     No,
     /// Saying goodbye, until then at the latest.
     By(Mono),
+    /// Streams are being closed.
+    Closing,
     Done,
 }
 
@@ -202,11 +204,11 @@ impl Announcer {
     pub fn on_stream(
         &mut self,
         now: Now,
-        input: &Input,
+        input: Input,
         fx: &mut Effects,
         ev: &mut Vec<AnnouncerEvent>,
     ) {
-        let Some(stream) = lane::stream_of(input) else {
+        let Some(stream) = lane::stream_of(&input) else {
             return;
         };
         if self.presence.owns(stream) {
@@ -235,11 +237,11 @@ impl Announcer {
             match self.pace.take(now.mono) {
                 Some(Due::Everything) => {
                     self.swarms.refresh();
-                    self.announce(now, fx, ev);
+                    self.announce(now, fx);
                 }
                 Some(Due::Some) => {
                     self.swarms.refresh_wanting();
-                    self.announce(now, fx, ev);
+                    self.announce(now, fx);
                 }
                 None => {}
             }
@@ -256,13 +258,13 @@ impl Announcer {
                 .at()
                 .map(|at| Deadline::new(at, "the next announce is due")),
             Stop::By(at) => Some(Deadline::new(at, "the goodbye takes too long")),
-            Stop::Done => return None,
+            Stop::Closing | Stop::Done => return None,
         };
         let calls = Deadline::earlier(self.presence.deadline(), self.content.deadline());
         Deadline::earlier(announce, calls)
     }
 
-    fn announce(&mut self, now: Now, fx: &mut Effects, ev: &mut Vec<AnnouncerEvent>) {
+    fn announce(&mut self, now: Now, fx: &mut Effects) {
         let request = AnnounceRequest {
             device: self.device,
             port: self.port,
@@ -276,9 +278,7 @@ impl Announcer {
         }
         let body = serde_json::to_vec(&request).unwrap_or_default();
         let ask = Ask::post(ANNOUNCE_PATH, body.into(), ANNOUNCE_REPLY_MAX);
-        if let Some(outcome) = self.presence.start(now, ask, fx) {
-            self.on_announced(now, outcome, ev);
-        }
+        self.presence.start(now, ask, fx);
     }
 
     fn on_announced(&mut self, now: Now, outcome: Outcome, ev: &mut Vec<AnnouncerEvent>) {
@@ -328,18 +328,20 @@ impl Announcer {
 
     /// The goodbye: what is under way first, then everything as stopped, then the streams.
     fn wind_down(&mut self, now: Now, fx: &mut Effects, ev: &mut Vec<AnnouncerEvent>) {
-        let Stop::By(by) = self.stop else {
-            return;
-        };
-        self.content.shutdown(fx, ev);
-        if let Some(outcome) = self.presence.on_tick(now, fx) {
-            self.on_announced(now, outcome, &mut Vec::new());
+        if let Stop::By(by) = self.stop {
+            self.content.shutdown(fx, ev);
+            if let Some(outcome) = self.presence.on_tick(now, fx) {
+                self.on_announced(now, outcome, &mut Vec::new());
+            }
+            if !self.presence.is_busy() && !self.lost && self.swarms.any_due() {
+                self.announce(now, fx);
+            }
+            if !self.presence.is_busy() || now.mono >= by {
+                self.presence.close(fx);
+                self.stop = Stop::Closing;
+            }
         }
-        if !self.presence.is_busy() && !self.lost && self.swarms.any_due() {
-            self.announce(now, fx, ev);
-        }
-        if !self.presence.is_busy() || now.mono >= by {
-            self.presence.close(fx);
+        if self.stop == Stop::Closing && !self.presence.is_open() && !self.content.is_open() {
             self.stop = Stop::Done;
             ev.push(AnnouncerEvent::Stopped);
         }

@@ -1,1 +1,973 @@
-//! One peer connection.
+//! One peer connection: handshake, who chokes whom, requests in flight both ways, faults.
+//!
+//! ```text
+//!  dial ── opened ─┐
+//!                  ├─ handshake ── Hello ── welcome ── open ── closed
+//!  accept ─────────┘       (the parent says which content)
+//! ```
+//!
+//! Decides: message order, pipeline depth, when a peer stalls, what is a fault of the peer.
+//! Never does: picking, verification, disk; it does not know what we have beyond what it is told to say.
+//!
+//! Invariants: every request we send is in `requests` until it is answered, rejected, cancelled or given
+//! up; payload is never copied. Spec: BEP 3, 6, 10, 52. Tested here and in every swarm scenario.
+
+mod requests;
+mod uploads;
+
+use crate::content::{Bitfield, Block, Digest, Geometry, HashRequest, Run};
+use crate::ids::StreamId;
+use crate::limits::{
+    BLOCK_LEN, GRANT_PER_STREAM, HANDSHAKE_TIMEOUT, KEEP_ALIVE_AFTER, PEER_IDLE_TIMEOUT,
+    PEER_STALL, UPLOAD_QUEUE_BLOCKS,
+};
+use crate::machine::{CloseHow, Effects, Endpoint};
+use crate::stats::Rate;
+use crate::time::{Deadline, Mono};
+use crate::wire::{
+    ClaimMessage, EXTENSION_HANDSHAKE, ExtensionHandshake, Framer, Handshake, HandshakeReader,
+    Message, PeerExtensions, PeerId, RangeMessage, WireError, encode,
+};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::fmt;
+use requests::{Arrival, Requests, runs_of};
+use uploads::Uploads;
+pub use uploads::{Asked, Upload};
+
+/// One connection to one peer about one content.
+#[derive(Debug)]
+pub struct Session {
+    stream: StreamId,
+    dialled: bool,
+    phase: Phase,
+    peer_id: PeerId,
+    geometry: Option<Geometry>,
+    greeting: HandshakeReader,
+    framer: Framer,
+    /// They speak BEP 10 and BEP 6.
+    extended: bool,
+    fast: bool,
+    extensions: PeerExtensions,
+    /// Requests they queue (`reqq`).
+    request_queue: u32,
+    interest: Interest,
+    requests: Requests,
+    uploads: Uploads,
+    /// Bytes given to the stream and not yet reported sent.
+    unsent: u64,
+    upload_rate: Rate,
+    stalled_until: Option<Mono>,
+    last_received: Mono,
+    last_sent: Mono,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Handshake,
+    /// Their handshake is here; the parent has not said yet which content this is.
+    Greeted,
+    Open,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Interest {
+    we_want: bool,
+    they_want: bool,
+    we_choke: bool,
+    they_choke: bool,
+}
+
+/// Who we are in a handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    pub peer_id: PeerId,
+    /// The first 20 bytes of the v2 info-hash.
+    pub info_hash: [u8; 20],
+    /// The port we accept peers on, if we do.
+    pub port: Option<u16>,
+}
+
+/// What the parent hears.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// Their handshake. Answer with [`Session::welcome`] or [`Session::close`].
+    Hello {
+        info_hash: [u8; 20],
+        peer_id: PeerId,
+    },
+    /// The port they accept peers on.
+    Port(u16),
+    HasAll,
+    HasSet(Bitfield),
+    Has(u32),
+    Claim {
+        pieces: Vec<u32>,
+        on: bool,
+    },
+    Choked {
+        released: Vec<Run>,
+    },
+    Unchoked,
+    Interested(bool),
+    /// A run arrived. Blocks that had been given up are among it if they come after all.
+    Data {
+        run: Run,
+        data: Vec<Bytes>,
+    },
+    Rejected {
+        run: Run,
+    },
+    /// Nothing came for a while: these runs are given up to others.
+    Stalled {
+        released: Vec<Run>,
+    },
+    /// There is something to upload now.
+    Asked,
+    HashesAsked(HashRequest),
+    Hashes {
+        request: HashRequest,
+        hashes: Vec<Digest>,
+    },
+    HashesRejected(HashRequest),
+    /// The stream is closing because of this.
+    Fault(PeerFault),
+}
+
+/// What a peer did wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerFault {
+    Wire(WireError),
+    HandshakeTimeout,
+    Idle,
+    BitfieldSize,
+    PieceIndex(u32),
+    /// A block that was never asked for, or of a wrong length.
+    Unasked {
+        piece: u32,
+        begin: u32,
+    },
+}
+
+impl Session {
+    /// Connect to a peer.
+    pub fn dial(now: Mono, to: Endpoint, fx: &mut Effects) -> Self {
+        Self::new(now, fx.connect(to), true, Phase::Connecting)
+    }
+
+    /// Take on a stream a peer opened.
+    pub fn accept(now: Mono, stream: StreamId, fx: &mut Effects) -> Self {
+        fx.adopt(stream);
+        fx.grant(stream, GRANT_PER_STREAM);
+        Self::new(now, stream, false, Phase::Handshake)
+    }
+
+    fn new(now: Mono, stream: StreamId, dialled: bool, phase: Phase) -> Self {
+        Self {
+            stream,
+            dialled,
+            phase,
+            peer_id: PeerId([0; 20]),
+            geometry: None,
+            greeting: HandshakeReader::default(),
+            framer: Framer::default(),
+            extended: false,
+            fast: false,
+            extensions: PeerExtensions::default(),
+            request_queue: REQUEST_QUEUE_UNTOLD,
+            interest: Interest {
+                we_want: false,
+                they_want: false,
+                we_choke: true,
+                they_choke: true,
+            },
+            requests: Requests::default(),
+            uploads: Uploads::default(),
+            unsent: 0,
+            upload_rate: Rate::default(),
+            stalled_until: None,
+            last_received: now,
+            last_sent: now,
+        }
+    }
+
+    pub const fn stream(&self) -> StreamId {
+        self.stream
+    }
+
+    pub const fn is_dialled(&self) -> bool {
+        self.dialled
+    }
+
+    pub const fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    // --- the stream
+
+    /// The dialled stream is open: introduce ourselves.
+    pub fn on_opened(&mut self, now: Mono, me: &Identity, fx: &mut Effects) {
+        if self.phase == Phase::Connecting {
+            self.phase = Phase::Handshake;
+            self.last_received = now;
+            fx.grant(self.stream, GRANT_PER_STREAM);
+            self.send_handshake(now, me, fx);
+        }
+    }
+
+    pub fn on_bytes(
+        &mut self,
+        now: Mono,
+        mut bytes: Bytes,
+        fx: &mut Effects,
+        ev: &mut Vec<SessionEvent>,
+    ) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        fx.grant(self.stream, bytes.len() as u32);
+        self.last_received = now;
+        if self.phase == Phase::Handshake {
+            match self.greeting.read(&mut bytes) {
+                Ok(Some(hello)) => self.on_handshake(&hello, ev),
+                Ok(None) => {}
+                Err(error) => return self.fault(PeerFault::Wire(error), fx, ev),
+            }
+        }
+        self.framer.on_bytes(bytes);
+        self.read(now, fx, ev);
+    }
+
+    pub fn on_sent(&mut self, now: Mono, len: u32) {
+        self.unsent = self.unsent.saturating_sub(len.into());
+        self.last_sent = now;
+        self.upload_rate.add(now, len.into());
+    }
+
+    pub fn on_closed(&mut self) -> Vec<Run> {
+        self.phase = Phase::Closed;
+        self.requests.give_up()
+    }
+
+    pub fn close(&mut self, fx: &mut Effects) {
+        if self.phase != Phase::Closed {
+            self.phase = Phase::Closed;
+            fx.close(self.stream, CloseHow::Abort);
+        }
+    }
+
+    pub fn on_tick(&mut self, now: Mono, fx: &mut Effects, ev: &mut Vec<SessionEvent>) {
+        let quiet = now.since(self.last_received);
+        match self.phase {
+            Phase::Connecting | Phase::Closed => {}
+            Phase::Handshake | Phase::Greeted if quiet >= HANDSHAKE_TIMEOUT => {
+                self.fault(PeerFault::HandshakeTimeout, fx, ev);
+            }
+            Phase::Handshake | Phase::Greeted => {}
+            Phase::Open if quiet >= PEER_IDLE_TIMEOUT => self.fault(PeerFault::Idle, fx, ev),
+            Phase::Open => {
+                if self
+                    .requests
+                    .waiting_since()
+                    .is_some_and(|since| since + PEER_STALL <= now)
+                {
+                    self.stalled_until = Some(now + PEER_STALL);
+                    let released = self.requests.give_up();
+                    self.cancel_runs(now, &released, fx);
+                    ev.push(SessionEvent::Stalled { released });
+                }
+                if self.stalled_until.is_some_and(|until| until <= now) {
+                    self.stalled_until = None;
+                }
+                if now.since(self.last_sent) >= KEEP_ALIVE_AFTER {
+                    self.send(now, &Message::KeepAlive, fx);
+                }
+            }
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Deadline> {
+        match self.phase {
+            Phase::Connecting | Phase::Closed => None,
+            Phase::Handshake | Phase::Greeted => Some(Deadline::new(
+                self.last_received + HANDSHAKE_TIMEOUT,
+                "peer handshake",
+            )),
+            Phase::Open => {
+                let idle = Deadline::new(self.last_received + PEER_IDLE_TIMEOUT, "peer idle");
+                let alive = Deadline::new(self.last_sent + KEEP_ALIVE_AFTER, "peer keep-alive");
+                let stall = self
+                    .requests
+                    .waiting_since()
+                    .map(|s| Deadline::new(s + PEER_STALL, "peer stall"));
+                let again = self
+                    .stalled_until
+                    .map(|until| Deadline::new(until, "ask a stalled peer again"));
+                Deadline::earlier(
+                    Deadline::earlier(Some(idle), Some(alive)),
+                    Deadline::earlier(stall, again),
+                )
+            }
+        }
+    }
+
+    // --- orders from the parent
+
+    /// This connection is about the content of this geometry, of which we have these pieces.
+    pub fn welcome(
+        &mut self,
+        now: Mono,
+        me: &Identity,
+        geometry: Geometry,
+        have: &Bitfield,
+        fx: &mut Effects,
+        ev: &mut Vec<SessionEvent>,
+    ) {
+        if self.phase != Phase::Greeted {
+            return;
+        }
+        if !self.dialled {
+            self.send_handshake(now, me, fx);
+        }
+        self.phase = Phase::Open;
+        self.geometry = Some(geometry);
+        if self.extended {
+            let hello = ExtensionHandshake {
+                extensions: PeerExtensions {
+                    metadata: None,
+                    ..PeerExtensions::OURS
+                },
+                client: Some(concat!("Dovetail ", env!("CARGO_PKG_VERSION")).into()),
+                request_queue: Some(UPLOAD_QUEUE_BLOCKS),
+                port: me.port,
+                ..ExtensionHandshake::default()
+            };
+            self.send(now, &hello.to_message(), fx);
+        }
+        match (self.fast, have.count()) {
+            (true, 0) => self.send(now, &Message::HaveNone, fx),
+            (true, _) if have.is_full() => self.send(now, &Message::HaveAll, fx),
+            (false, 0) => {}
+            _ => self.send(now, &Message::Bitfield(have.to_bytes()), fx),
+        }
+        self.read(now, fx, ev);
+    }
+
+    pub fn set_interested(&mut self, now: Mono, want: bool, fx: &mut Effects) {
+        if self.is_open() && self.interest.we_want != want {
+            self.interest.we_want = want;
+            self.send(
+                now,
+                if want {
+                    &Message::Interested
+                } else {
+                    &Message::NotInterested
+                },
+                fx,
+            );
+        }
+    }
+
+    pub fn set_choked(&mut self, now: Mono, choke: bool, fx: &mut Effects) {
+        if !self.is_open() || self.interest.we_choke == choke {
+            return;
+        }
+        self.interest.we_choke = choke;
+        self.send(
+            now,
+            if choke {
+                &Message::Choke
+            } else {
+                &Message::Unchoke
+            },
+            fx,
+        );
+        if choke {
+            for asked in self.uploads.drain() {
+                self.reject(now, asked, fx);
+            }
+        }
+    }
+
+    pub fn have(&mut self, now: Mono, piece: u32, fx: &mut Effects) {
+        if self.is_open() {
+            self.send(now, &Message::Have(piece), fx);
+        }
+    }
+
+    /// Tell a peer of ours which pieces we fetch from a scarce source, or no longer do.
+    pub fn claim(&mut self, now: Mono, pieces: &[u32], on: bool, fx: &mut Effects) {
+        if self.is_open() && self.extensions.claim.is_some() && !pieces.is_empty() {
+            let claim = if on {
+                ClaimMessage::Claim(pieces.to_vec())
+            } else {
+                ClaimMessage::Unclaim(pieces.to_vec())
+            };
+            self.send(now, &Message::Claim(claim), fx);
+        }
+    }
+
+    /// Blocks that may be asked for now.
+    pub fn room(&mut self, now: Mono) -> u32 {
+        if !self.is_open()
+            || self.interest.they_choke
+            || !self.interest.we_want
+            || self.stalled_until.is_some()
+        {
+            return 0;
+        }
+        let answered_late = self.requests.late();
+        self.requests.room(now).min(
+            self.request_queue
+                .saturating_sub(self.requests.outstanding() + answered_late),
+        )
+    }
+
+    pub fn request(&mut self, now: Mono, run: Run, fx: &mut Effects) {
+        let Some(geometry) = self.geometry else {
+            return;
+        };
+        self.requests.ask(now, run);
+        if self.extensions.range.is_some() {
+            self.send(now, &Message::Range(RangeMessage::Request(run)), fx);
+        } else {
+            for block in blocks(run) {
+                let (piece, begin, length) = (
+                    block.piece,
+                    block.index * BLOCK_LEN,
+                    geometry.block_len(block),
+                );
+                self.send(
+                    now,
+                    &Message::Request {
+                        piece,
+                        begin,
+                        length,
+                    },
+                    fx,
+                );
+            }
+        }
+    }
+
+    /// A block that came from elsewhere.
+    pub fn cancel(&mut self, now: Mono, block: Block, fx: &mut Effects) {
+        if self.requests.cancel(block) {
+            self.cancel_runs(
+                now,
+                &[Run {
+                    piece: block.piece,
+                    first: block.index,
+                    count: 1,
+                }],
+                fx,
+            );
+        }
+    }
+
+    pub fn ask_hashes(&mut self, now: Mono, request: HashRequest, fx: &mut Effects) {
+        if self.is_open() {
+            self.send(now, &Message::HashRequest(request), fx);
+        }
+    }
+
+    pub fn answer_hashes(
+        &mut self,
+        now: Mono,
+        request: HashRequest,
+        hashes: Option<Vec<Digest>>,
+        fx: &mut Effects,
+    ) {
+        let message = match hashes {
+            Some(hashes) => Message::Hashes { request, hashes },
+            None => Message::HashReject(request),
+        };
+        self.send(now, &message, fx);
+    }
+
+    // --- uploads
+
+    /// The next read for this peer, if it may have one.
+    pub fn next_upload(&mut self) -> Option<Upload> {
+        if self.interest.we_choke {
+            None
+        } else {
+            self.uploads.pop()
+        }
+    }
+
+    /// The bytes of an upload, read from disk.
+    pub fn deliver(&mut self, now: Mono, upload: &Upload, bytes: &Bytes, fx: &mut Effects) {
+        if !self.is_open() {
+            return;
+        }
+        for part in &upload.parts {
+            let from = (part.begin - upload.begin) as usize;
+            let Some(end) = from
+                .checked_add(part.len as usize)
+                .filter(|end| *end <= bytes.len())
+            else {
+                return;
+            };
+            let data = Vec::from([bytes.slice(from..end)]);
+            let message = if part.ranged {
+                Message::Range(RangeMessage::Data {
+                    run: run_of(part),
+                    data,
+                })
+            } else {
+                Message::Piece {
+                    piece: part.piece,
+                    begin: part.begin,
+                    data,
+                }
+            };
+            self.send(now, &message, fx);
+        }
+    }
+
+    /// We cannot serve it after all.
+    pub fn refuse(&mut self, now: Mono, upload: &Upload, fx: &mut Effects) {
+        for part in &upload.parts {
+            self.reject(now, *part, fx);
+        }
+    }
+
+    // --- what the parent may ask
+
+    pub const fn unsent_bytes(&self) -> u64 {
+        self.unsent
+    }
+
+    pub fn has_uploads(&self) -> bool {
+        !self.uploads.is_empty()
+    }
+
+    pub const fn they_want(&self) -> bool {
+        self.interest.they_want
+    }
+
+    pub const fn we_choke(&self) -> bool {
+        self.interest.we_choke
+    }
+
+    pub const fn they_choke(&self) -> bool {
+        self.interest.they_choke
+    }
+
+    pub fn outstanding_blocks(&self) -> u32 {
+        self.requests.outstanding()
+    }
+
+    pub fn is_asked(&self, block: Block) -> bool {
+        self.requests.is_asked(block)
+    }
+
+    pub fn rate_bytes_per_s(&mut self, now: Mono) -> u64 {
+        self.requests.rate_bytes_per_s(now)
+    }
+
+    pub fn upload_bytes_per_s(&mut self, now: Mono) -> u64 {
+        self.upload_rate.bytes_per_s(now)
+    }
+
+    pub fn is_stalled(&self) -> bool {
+        self.stalled_until.is_some()
+    }
+
+    /// Whether one request may cover a whole piece (our own extension).
+    pub const fn speaks_ranges(&self) -> bool {
+        self.extensions.range.is_some()
+    }
+
+    // --- reading
+
+    fn read(&mut self, now: Mono, fx: &mut Effects, ev: &mut Vec<SessionEvent>) {
+        while self.phase == Phase::Open {
+            let outcome = match self.framer.next() {
+                Ok(Some(message)) => self.on_message(now, message, fx, ev),
+                Ok(None) => return,
+                Err(error) => Err(PeerFault::Wire(error)),
+            };
+            if let Err(fault) = outcome {
+                return self.fault(fault, fx, ev);
+            }
+        }
+    }
+
+    fn on_handshake(&mut self, hello: &Handshake, ev: &mut Vec<SessionEvent>) {
+        self.peer_id = hello.peer_id;
+        (self.fast, self.extended) = (hello.has_fast(), hello.has_extensions());
+        self.phase = Phase::Greeted;
+        ev.push(SessionEvent::Hello {
+            info_hash: hello.info_hash,
+            peer_id: hello.peer_id,
+        });
+    }
+
+    fn on_message(
+        &mut self,
+        now: Mono,
+        message: Message,
+        fx: &mut Effects,
+        ev: &mut Vec<SessionEvent>,
+    ) -> Result<(), PeerFault> {
+        match message {
+            Message::Choke => {
+                self.interest.they_choke = true;
+                ev.push(SessionEvent::Choked {
+                    released: self.requests.give_up(),
+                });
+            }
+            Message::Unchoke => {
+                self.interest.they_choke = false;
+                ev.push(SessionEvent::Unchoked);
+            }
+            Message::Interested => self.on_interest(true, ev),
+            Message::NotInterested => self.on_interest(false, ev),
+            Message::Have(piece) => ev.push(SessionEvent::Has(self.valid_piece(piece)?)),
+            Message::Bitfield(bytes) => {
+                let pieces = self.pieces();
+                let have = Bitfield::from_bytes(&bytes, pieces).ok_or(PeerFault::BitfieldSize)?;
+                ev.push(SessionEvent::HasSet(have));
+            }
+            Message::HaveAll => ev.push(SessionEvent::HasAll),
+            Message::Request {
+                piece,
+                begin,
+                length,
+            } => {
+                self.on_asked(
+                    now,
+                    Asked {
+                        piece,
+                        begin,
+                        len: length,
+                        ranged: false,
+                    },
+                    fx,
+                    ev,
+                );
+            }
+            Message::Cancel {
+                piece,
+                begin,
+                length,
+            } => {
+                self.on_cancel(
+                    now,
+                    Asked {
+                        piece,
+                        begin,
+                        len: length,
+                        ranged: false,
+                    },
+                    fx,
+                );
+            }
+            Message::Piece { piece, begin, data } => self.on_piece(now, piece, begin, data, ev)?,
+            Message::Reject { piece, begin, .. } => {
+                self.on_rejected(
+                    Run {
+                        piece,
+                        first: begin / BLOCK_LEN,
+                        count: 1,
+                    },
+                    ev,
+                );
+            }
+            Message::Range(range) => self.on_range(now, range, fx, ev)?,
+            Message::Claim(claim) => self.on_claim(claim, ev)?,
+            Message::Extended {
+                id: EXTENSION_HANDSHAKE,
+                payload,
+            } => {
+                let hello = ExtensionHandshake::parse(&payload).map_err(PeerFault::Wire)?;
+                self.extensions = hello.extensions;
+                self.request_queue = hello.request_queue.unwrap_or(self.request_queue);
+                ev.extend(hello.port.map(SessionEvent::Port));
+            }
+            Message::HashRequest(request) => ev.push(SessionEvent::HashesAsked(request)),
+            Message::Hashes { request, hashes } => {
+                ev.push(SessionEvent::Hashes { request, hashes })
+            }
+            Message::HashReject(request) => ev.push(SessionEvent::HashesRejected(request)),
+            // Hints we have no use for, and extensions we did not offer.
+            Message::KeepAlive
+            | Message::HaveNone
+            | Message::Port(_)
+            | Message::Suggest(_)
+            | Message::AllowedFast(_)
+            | Message::Extended { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn on_interest(&mut self, wants: bool, ev: &mut Vec<SessionEvent>) {
+        if self.interest.they_want != wants {
+            self.interest.they_want = wants;
+            ev.push(SessionEvent::Interested(wants));
+        }
+    }
+
+    fn on_range(
+        &mut self,
+        now: Mono,
+        message: RangeMessage,
+        fx: &mut Effects,
+        ev: &mut Vec<SessionEvent>,
+    ) -> Result<(), PeerFault> {
+        match message {
+            RangeMessage::Request(run) => self.on_asked(now, self.asked_of(run), fx, ev),
+            RangeMessage::Cancel(run) => self.on_cancel(now, self.asked_of(run), fx),
+            RangeMessage::Data { run, data } => self.on_data(now, run, data, ev)?,
+            RangeMessage::Reject(run) => self.on_rejected(run, ev),
+        }
+        Ok(())
+    }
+
+    fn on_claim(&self, claim: ClaimMessage, ev: &mut Vec<SessionEvent>) -> Result<(), PeerFault> {
+        let (pieces, on) = match claim {
+            ClaimMessage::Claim(pieces) => (pieces, true),
+            ClaimMessage::Unclaim(pieces) => (pieces, false),
+        };
+        for piece in &pieces {
+            self.valid_piece(*piece)?;
+        }
+        ev.push(SessionEvent::Claim { pieces, on });
+        Ok(())
+    }
+
+    fn on_piece(
+        &mut self,
+        now: Mono,
+        piece: u32,
+        begin: u32,
+        data: Vec<Bytes>,
+        ev: &mut Vec<SessionEvent>,
+    ) -> Result<(), PeerFault> {
+        if begin % BLOCK_LEN != 0 {
+            return Err(PeerFault::Unasked { piece, begin });
+        }
+        self.on_data(
+            now,
+            Run {
+                piece,
+                first: begin / BLOCK_LEN,
+                count: 1,
+            },
+            data,
+            ev,
+        )
+    }
+
+    fn on_data(
+        &mut self,
+        now: Mono,
+        run: Run,
+        data: Vec<Bytes>,
+        ev: &mut Vec<SessionEvent>,
+    ) -> Result<(), PeerFault> {
+        let unasked = PeerFault::Unasked {
+            piece: run.piece,
+            begin: run.first.saturating_mul(BLOCK_LEN),
+        };
+        let Some(geometry) = self.geometry else {
+            return Err(unasked);
+        };
+        let len: u64 = data.iter().map(|d| d.len() as u64).sum();
+        if run.count == 0
+            || run.count > geometry.blocks_per_piece()
+            || len != u64::from(geometry.run_len(run))
+        {
+            return Err(unasked);
+        }
+        for block in blocks(run) {
+            if self.requests.arrived(now, block, geometry.block_len(block)) == Arrival::Unasked {
+                return Err(unasked);
+            }
+        }
+        self.stalled_until = None;
+        ev.push(SessionEvent::Data { run, data });
+        Ok(())
+    }
+
+    fn on_rejected(&mut self, run: Run, ev: &mut Vec<SessionEvent>) {
+        if run.count > self.geometry.map_or(0, |g| g.blocks_per_piece()) {
+            return;
+        }
+        let refused: Vec<Block> = blocks(run).filter(|b| self.requests.rejected(*b)).collect();
+        ev.extend(
+            runs_of(refused.into_iter())
+                .into_iter()
+                .map(|run| SessionEvent::Rejected { run }),
+        );
+    }
+
+    fn on_asked(&mut self, now: Mono, asked: Asked, fx: &mut Effects, ev: &mut Vec<SessionEvent>) {
+        let queued =
+            !self.interest.we_choke && self.geometry.is_some_and(|g| self.uploads.push(asked, &g));
+        if queued {
+            ev.push(SessionEvent::Asked);
+        } else {
+            self.reject(now, asked, fx);
+        }
+    }
+
+    fn on_cancel(&mut self, now: Mono, asked: Asked, fx: &mut Effects) {
+        if self.uploads.cancel(asked) {
+            self.reject(now, asked, fx);
+        }
+    }
+
+    // --- writing
+
+    fn reject(&mut self, now: Mono, asked: Asked, fx: &mut Effects) {
+        let Asked {
+            piece,
+            begin,
+            len,
+            ranged,
+        } = asked;
+        if ranged {
+            self.send(
+                now,
+                &Message::Range(RangeMessage::Reject(run_of(&asked))),
+                fx,
+            );
+        } else if self.fast {
+            self.send(
+                now,
+                &Message::Reject {
+                    piece,
+                    begin,
+                    length: len,
+                },
+                fx,
+            );
+        }
+    }
+
+    fn cancel_runs(&mut self, now: Mono, runs: &[Run], fx: &mut Effects) {
+        let Some(geometry) = self.geometry else {
+            return;
+        };
+        for run in runs {
+            if self.extensions.range.is_some() {
+                self.send(now, &Message::Range(RangeMessage::Cancel(*run)), fx);
+            } else {
+                for block in blocks(*run) {
+                    let (piece, begin, length) = (
+                        block.piece,
+                        block.index * BLOCK_LEN,
+                        geometry.block_len(block),
+                    );
+                    self.send(
+                        now,
+                        &Message::Cancel {
+                            piece,
+                            begin,
+                            length,
+                        },
+                        fx,
+                    );
+                }
+            }
+        }
+    }
+
+    fn send_handshake(&mut self, now: Mono, me: &Identity, fx: &mut Effects) {
+        let hello = Handshake::new(me.info_hash, me.peer_id);
+        self.send_bytes(now, hello.encode(), fx);
+    }
+
+    fn send(&mut self, now: Mono, message: &Message, fx: &mut Effects) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        if let Some(frame) = encode(message, &self.extensions) {
+            self.send_bytes(now, frame.head, fx);
+            frame
+                .payload
+                .into_iter()
+                .for_each(|slice| self.send_bytes(now, slice, fx));
+        }
+    }
+
+    fn send_bytes(&mut self, now: Mono, bytes: Bytes, fx: &mut Effects) {
+        self.last_sent = now;
+        self.unsent += bytes.len() as u64;
+        fx.send(self.stream, bytes);
+    }
+
+    fn fault(&mut self, fault: PeerFault, fx: &mut Effects, ev: &mut Vec<SessionEvent>) {
+        ev.push(SessionEvent::Fault(fault));
+        self.close(fx);
+    }
+
+    fn pieces(&self) -> u32 {
+        self.geometry.map_or(0, |g| g.pieces())
+    }
+
+    fn valid_piece(&self, piece: u32) -> Result<u32, PeerFault> {
+        if piece < self.pieces() {
+            Ok(piece)
+        } else {
+            Err(PeerFault::PieceIndex(piece))
+        }
+    }
+
+    fn asked_of(&self, run: Run) -> Asked {
+        let len = self.geometry.map_or(0, |g| g.run_len(run));
+        Asked {
+            piece: run.piece,
+            begin: run.first.saturating_mul(BLOCK_LEN),
+            len,
+            ranged: true,
+        }
+    }
+}
+
+/// What a peer that does not tell its `reqq` is taken to queue.
+const REQUEST_QUEUE_UNTOLD: u32 = 250;
+
+fn blocks(run: Run) -> impl Iterator<Item = Block> {
+    (run.first..run.first.saturating_add(run.count)).map(move |index| Block {
+        piece: run.piece,
+        index,
+    })
+}
+
+fn run_of(asked: &Asked) -> Run {
+    Run {
+        piece: asked.piece,
+        first: asked.begin / BLOCK_LEN,
+        count: asked.len.div_ceil(BLOCK_LEN),
+    }
+}
+
+impl fmt::Display for PeerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wire(error) => write!(f, "{error}"),
+            Self::HandshakeTimeout => f.write_str("no handshake in time"),
+            Self::Idle => f.write_str("silent for too long"),
+            Self::BitfieldSize => f.write_str("a bitfield of the wrong size"),
+            Self::PieceIndex(piece) => write!(f, "piece {piece} does not exist"),
+            Self::Unasked { piece, begin } => {
+                write!(f, "a block nobody asked for: piece {piece}, byte {begin}")
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What one peer has asked us for and has not got yet.
+
+use crate::content::Geometry;
+use crate::limits::{BLOCK_LEN, RANGE_LEN_MAX, UPLOAD_QUEUE_BLOCKS, UPLOAD_READ_LEN};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// One request as it came: bytes of one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub piece: u32,
+    pub begin: u32,
+    pub len: u32,
+    /// Asked with the range extension: answered with one message, whatever its length.
+    pub ranged: bool,
+}
+
+/// Requests that lie next to each other in one piece, to be read at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    pub piece: u32,
+    pub begin: u32,
+    pub len: u32,
+    pub parts: Vec<Asked>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    queue: VecDeque<Asked>,
+    queued_bytes: u64,
+}
+
+impl Uploads {
+    /// Queue a request; false if it must be rejected (nonsense, or too many).
+    pub(super) fn push(&mut self, asked: Asked, geometry: &Geometry) -> bool {
+        let longest = if asked.ranged {
+            RANGE_LEN_MAX
+        } else {
+            BLOCK_LEN
+        };
+        let end = u64::from(asked.begin) + u64::from(asked.len);
+        let fits =
+            asked.len > 0 && asked.len <= longest && end <= geometry.piece_len(asked.piece).into();
+        let full = self.queued_bytes >= u64::from(UPLOAD_QUEUE_BLOCKS) * u64::from(BLOCK_LEN)
+            || self.queue.len() >= UPLOAD_QUEUE_BLOCKS as usize;
+        if fits && !full {
+            self.queued_bytes += u64::from(asked.len);
+            self.queue.push_back(asked);
+        }
+        fits && !full
+    }
+
+    /// The next read: the oldest request and those that continue it.
+    pub(super) fn pop(&mut self) -> Option<Upload> {
+        let first = self.queue.pop_front()?;
+        let mut upload = Upload {
+            piece: first.piece,
+            begin: first.begin,
+            len: first.len,
+            parts: Vec::from([first]),
+        };
+        while let Some(next) = self.queue.front()
+            && next.piece == upload.piece
+            && next.begin == upload.begin + upload.len
+            && upload.len + next.len <= UPLOAD_READ_LEN
+        {
+            upload.len += next.len;
+            upload.parts.extend(self.queue.pop_front());
+        }
+        self.queued_bytes -= u64::from(upload.len);
+        Some(upload)
+    }
+
+    /// Withdraw a request; true if it was still queued.
+    pub(super) fn cancel(&mut self, asked: Asked) -> bool {
+        let Some(at) = self.queue.iter().position(|a| *a == asked) else {
+            return false;
+        };
+        self.queue.remove(at);
+        self.queued_bytes -= u64::from(asked.len);
+        true
+    }
+
+    pub(super) fn drain(&mut self) -> Vec<Asked> {
+        self.queued_bytes = 0;
+        self.queue.drain(..).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(piece: u32, block: u32) -> Asked {
+        Asked {
+            piece,
+            begin: block * BLOCK_LEN,
+            len: BLOCK_LEN,
+            ranged: false,
+        }
+    }
+
+    #[test]
+    fn neighbours_are_read_together() {
+        let geometry = Geometry::new(8 * 4 * u64::from(BLOCK_LEN), 4 * BLOCK_LEN).unwrap();
+        let mut u = Uploads::default();
+        for a in [asked(0, 1), asked(0, 2), asked(0, 0), asked(1, 0)] {
+            assert!(u.push(a, &geometry));
+        }
+        let first = u.pop().unwrap();
+        assert_eq!(
+            (first.begin, first.len, first.parts.len()),
+            (BLOCK_LEN, 2 * BLOCK_LEN, 2)
+        );
+        assert!(u.cancel(asked(1, 0)) && !u.cancel(asked(1, 0)));
+        assert_eq!(u.pop().map(|x| x.begin), Some(0));
+        assert!(u.pop().is_none() && u.queued_bytes == 0);
+    }
+
+    #[test]
+    fn nonsense_and_floods_are_refused() {
+        let geometry = Geometry::new(u64::from(BLOCK_LEN) + 5, BLOCK_LEN).unwrap();
+        let mut u = Uploads::default();
+        for (piece, begin, len) in [
+            (2, 0, 1),
+            (0, 0, 0),
+            (1, 0, 6),
+            (1, 6, 1),
+            (0, u32::MAX, 2),
+            (0, 1, BLOCK_LEN),
+        ] {
+            assert!(
+                !u.push(
+                    Asked {
+                        piece,
+                        begin,
+                        len,
+                        ranged: false
+                    },
+                    &geometry
+                ),
+                "{piece} {begin} {len}"
+            );
+        }
+        assert!(u.push(
+            Asked {
+                piece: 1,
+                begin: 0,
+                len: 5,
+                ranged: false
+            },
+            &geometry
+        ));
+        let pushed = (0..10_000)
+            .filter(|_| u.push(asked(0, 0), &geometry))
+            .count();
+        assert!(pushed <= UPLOAD_QUEUE_BLOCKS as usize);
+    }
+}
