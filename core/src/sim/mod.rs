@@ -29,6 +29,7 @@ mod journal;
 mod link;
 mod run;
 mod spec;
+pub mod toys;
 mod transmit;
 mod work;
 mod world;

@@ -26,10 +26,10 @@ impl World {
         path.extra_ns = ns(self.extra_delay(from, to));
         path.push(a.up);
         if a.site != b.site {
-            for site in a.site {
+            if let Some(site) = a.site {
                 path.push(self.sites[site.0].0);
             }
-            for site in b.site {
+            if let Some(site) = b.site {
                 path.push(self.sites[site.0].1);
             }
         }
