@@ -96,6 +96,9 @@ pub const HTTP_STALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// rarely sent into a closing connection.
 pub const HTTP_KEEP_TIMEOUT: Duration = Duration::from_secs(50);
 
+/// Longest wait a server may ask for with `Retry-After`: after this somebody should have looked.
+pub const HTTP_RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
 /// An answer of which nothing was taken for this long is given up.
 pub const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -5,12 +5,18 @@ mod body;
 mod call;
 mod client;
 mod date;
+mod lanes;
 mod proxy;
 pub mod range;
 mod redirect;
 mod request;
 mod server;
+mod targets;
 mod url;
+mod validator;
+mod verdict;
+mod web_answers;
+mod web_source;
 
 pub use answer::{Answer, AnswerBody, IncomingRequest};
 pub use body::{BodyError, BodyReader, Framing};
@@ -22,6 +28,9 @@ pub use redirect::{REDIRECTS_MAX, Redirect, RedirectError, redirect};
 pub use request::{ClientRequest, USER_AGENT};
 pub use server::ServerConnection;
 pub use url::{Url, UrlError, percent_decode};
+pub use validator::{Validator, if_none_match_hits, if_range_holds};
+pub use verdict::Known;
+pub use web_source::{Lane, WebConfig, WebEvent, WebSource};
 
 #[cfg(test)]
 mod server_tests;
