@@ -126,11 +126,12 @@ impl<'a> Value<'a> {
         } else if let Some(items) = self.list() {
             Tree::List(items.map(Value::to_tree).collect())
         } else if let Some(dict) = self.dict() {
-            Tree::Dict(
-                dict.entries()
-                    .map(|(key, value)| (key.to_vec(), value.to_tree()))
-                    .collect(),
-            )
+            let mut entries = BTreeMap::new();
+            for (key, value) in dict.entries() {
+                let slot = entries.entry(key.to_vec());
+                slot.or_insert_with(|| value.to_tree());
+            }
+            Tree::Dict(entries)
         } else {
             Tree::Bytes(self.bytes().unwrap_or_default().to_vec())
         }
