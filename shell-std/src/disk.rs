@@ -3,7 +3,6 @@
 //! Decides nothing but how the operating system is asked. Never waits for another operation: those on one
 //! file may run at the same time. Tests: at the foot of this file, `tests/e2e.rs`.
 
-use crate::driver::Queue;
 use crate::host::{Buffers, words};
 use crate::tls::CHUNKS_PER_WRITE;
 use bytes::{Buf as _, Bytes};
@@ -13,12 +12,12 @@ use dovetail_core::limits::SMALL_FILE_MAX;
 use dovetail_core::machine::{DiskDone, DiskError, DiskErrorKind, DiskOp, Input, OpenHow};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 /// The open files of one run.
@@ -38,6 +37,13 @@ pub enum Work {
 }
 
 impl Work {
+    fn writes(&self) -> Option<FileId> {
+        match self {
+            Self::Disk(_, DiskOp::Write { file, .. }) => Some(*file),
+            _ => None,
+        }
+    }
+
     /// Do it, on this thread.
     pub fn run(self, files: &Files) -> Input {
         match self {
@@ -53,7 +59,7 @@ impl Work {
     }
 }
 
-/// Threads that run [`Work`], in the order it was given.
+/// Threads that run [`Work`] and bring its answers.
 #[derive(Debug)]
 pub struct Workers {
     todo: Arc<Todo>,
@@ -62,29 +68,42 @@ pub struct Workers {
 
 #[derive(Debug, Default)]
 struct Todo {
-    work: Mutex<(VecDeque<Work>, bool)>,
+    lanes: Mutex<Lanes>,
     ready: Condvar,
 }
 
+/// What waits for a thread, in the order it was given; writes to one file one after the other, for the
+/// kernel locks the file around each, and threads that wait there could do something else.
+#[derive(Debug, Default)]
+struct Lanes {
+    waiting: VecDeque<Work>,
+    writing: BTreeSet<FileId>,
+    is_over: bool,
+}
+
 impl Workers {
+    /// Start the threads; `answer` is called on them.
+    ///
     /// # Errors
     ///
     /// No thread can be started.
-    pub fn start(count: usize, queue: &Arc<Queue>) -> io::Result<Self> {
+    pub fn start(
+        count: usize,
+        answer: impl Fn(Input) + Clone + Send + 'static,
+    ) -> io::Result<Self> {
         let mut workers = Self {
             todo: Arc::default(),
             threads: Vec::new(),
         };
         let files = Arc::new(Files::default());
         for _ in 0..count {
-            let (todo, files, queue) = (
-                Arc::clone(&workers.todo),
-                Arc::clone(&files),
-                Arc::clone(queue),
-            );
+            let (todo, files) = (Arc::clone(&workers.todo), Arc::clone(&files));
+            let answer = answer.clone();
             let work = move || {
-                while let Some(work) = todo.next() {
-                    queue.push(work.run(&files));
+                let mut written = None;
+                while let Some(work) = todo.next(written) {
+                    written = work.writes();
+                    answer(work.run(&files));
                 }
             };
             let thread = std::thread::Builder::new().name("dovetail-work".into());
@@ -93,15 +112,9 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Have it done; its answer comes to the queue.
+    /// Have it done.
     pub fn submit(&self, work: Work) {
-        let mut todo = self
-            .todo
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        todo.0.push_back(work);
-        drop(todo);
+        self.todo.lock().waiting.push_back(work);
         self.todo.ready.notify_one();
     }
 }
@@ -109,14 +122,10 @@ impl Workers {
 impl Drop for Workers {
     /// What has begun is finished; the rest is dropped.
     fn drop(&mut self) {
-        let mut todo = self
-            .todo
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        todo.0.clear();
-        todo.1 = true;
-        drop(todo);
+        let mut lanes = self.todo.lock();
+        lanes.waiting.clear();
+        lanes.is_over = true;
+        drop(lanes);
         self.todo.ready.notify_all();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -125,20 +134,45 @@ impl Drop for Workers {
 }
 
 impl Todo {
-    fn next(&self) -> Option<Work> {
-        let mut todo = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The next work for a thread that has just written a file, perhaps; `None` when it is over.
+    fn next(&self, written: Option<FileId>) -> Option<Work> {
+        let mut lanes = self.lock();
+        if let Some(file) = written {
+            lanes.writing.remove(&file);
+        }
         loop {
-            if let Some(work) = todo.0.pop_front() {
-                return Some(work);
-            }
-            if todo.1 {
+            if lanes.is_over {
                 return None;
             }
-            todo = self
+            if let Some(work) = lanes.next() {
+                // A write that waited for this thread's may be next in line.
+                if written.is_some() && !lanes.waiting.is_empty() {
+                    self.ready.notify_one();
+                }
+                return Some(work);
+            }
+            lanes = self
                 .ready
-                .wait(todo)
+                .wait(lanes)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lanes {
+    fn next(&mut self) -> Option<Work> {
+        let is_free = |work: &Work| {
+            work.writes()
+                .is_none_or(|file| !self.writing.contains(&file))
+        };
+        let at = self.waiting.iter().position(is_free)?;
+        let work = self.waiting.remove(at)?;
+        self.writing.extend(work.writes());
+        Some(work)
     }
 }
 

@@ -105,10 +105,12 @@ impl Io {
             let what = "cannot start a thread";
             Failure::new(FailureKind::Listen, what, words(&error))
         };
+        let answers = Arc::clone(&queue);
+        let answer = move |input| answers.push(input);
         commands.wake(Waker::from(Arc::clone(&queue)));
         let mut io = Self {
             clock: Clock::start(),
-            workers: Workers::start(workers(), &queue).map_err(no_thread)?,
+            workers: Workers::start(workers(), answer).map_err(no_thread)?,
             queue,
             commands,
             taken: VecDeque::new(),

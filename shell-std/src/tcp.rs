@@ -334,6 +334,8 @@ struct State {
     writer: Writer,
     /// Said once the handshake is over, which it must be by then.
     secured: Option<(Input, Instant)>,
+    /// Nothing is left to throw away.
+    has_eof: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,6 +378,7 @@ impl Stream {
                 phase: Phase::Open,
                 writer: Writer::None,
                 secured: None,
+                has_eof: false,
             }),
             readable: Condvar::new(),
             writable: Condvar::new(),
@@ -463,21 +466,24 @@ impl Stream {
             };
             let mut buffer = buffers.take(room);
             let got = rustix::net::recv(&self.socket, buffer.room(room), RecvFlags::DONTWAIT);
-            match got.map(|(got, _)| got) {
-                Ok(0) => self.finish(Lost::Eof, queue),
+            let lost = match got.map(|(got, _)| got) {
+                Ok(0) => Lost::Eof,
                 Ok(got) => {
                     size.learn(room, got);
                     self.receive(buffer.filled(got), queue);
+                    continue;
                 }
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => {
                     drop(buffer);
-                    if !self.wait(PollFlags::IN, until) {
-                        self.finish(Lost::TimedOut, queue);
+                    if self.wait(until) {
+                        continue;
                     }
+                    Lost::TimedOut
                 }
-                Err(error) => self.finish(lost(&error.into()), queue),
-            }
+                Err(error) => lost(&error.into()),
+            };
+            self.finish(lost, queue);
         }
     }
 
@@ -487,6 +493,7 @@ impl Stream {
         loop {
             match state.phase {
                 Phase::Open => {}
+                Phase::Closing if state.has_eof => return Turn::Over,
                 Phase::Closing => return Turn::Discard,
                 Phase::Ended => return Turn::Over,
             }
@@ -527,10 +534,7 @@ impl Stream {
         let mut state = self.lock();
         match state.phase {
             Phase::Open => state.conduit.finish(why),
-            Phase::Closing if why == Lost::Eof => {
-                drop(state);
-                self.wait(PollFlags::empty(), None);
-            }
+            Phase::Closing if why == Lost::Eof => state.has_eof = true,
             Phase::Closing => self.lose(&mut state, why, queue),
             Phase::Ended => {}
         }
@@ -577,7 +581,7 @@ impl Stream {
         });
         let until = Instant::now() + LINGER;
         let mut nowhere = vec![0; 16 * 1024];
-        while self.wait(PollFlags::IN, Some(until)) {
+        while self.wait(Some(until)) {
             match rustix::net::recv(&self.socket, &mut nowhere[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => break,
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
@@ -645,12 +649,15 @@ impl Stream {
         self.writable.notify_one();
     }
 
-    /// Wait for the socket; false if the time is up first.
-    fn wait(&self, what: PollFlags, until: Option<Instant>) -> bool {
+    /// Wait for something to read; false if the time is up first.
+    fn wait(&self, until: Option<Instant>) -> bool {
         loop {
             let time = until.map(|until| until.saturating_duration_since(Instant::now()));
             let time = time.and_then(|time| Timespec::try_from(time).ok());
-            match poll(&mut [PollFd::new(&self.socket, what)], time.as_ref()) {
+            match poll(
+                &mut [PollFd::new(&self.socket, PollFlags::IN)],
+                time.as_ref(),
+            ) {
                 Ok(0) => return false,
                 Err(Errno::INTR) => {}
                 _ => return true,

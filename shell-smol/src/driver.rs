@@ -1,0 +1,522 @@
+//! The loop that drives a machine, and the arms that carry out its outputs.
+//!
+//! Everything but disk and hashing runs on the thread of the caller; what other threads bring wakes it.
+//!
+//! Invariants: the machine hears of a stream only between its start and its one `Closed`, whoever lost it;
+//! every queue is bounded by what the machine granted or ordered, by [`ACCEPTED_MAX`] or [`DATAGRAMS_MAX`].
+//! Tests: `tests/e2e.rs`.
+
+use crate::disk::{Work, Workers};
+use crate::host::{Buffers, Clock, words, workers};
+use crate::tcp::{Stream, accept, bind, connect};
+use crate::tls::Conduit;
+use crate::udp;
+use crate::{Commands, Notice, Options};
+use async_executor::LocalExecutor;
+use async_io::{Async, Timer};
+use dovetail_core::failure::{Failure, FailureKind};
+use dovetail_core::ids::StreamId;
+use dovetail_core::machine::{CloseHow, Input, Listener, Lost, Machine, Output};
+use dovetail_core::time::Deadline;
+use futures_lite::FutureExt as _;
+use futures_lite::future::yield_now;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::poll_fn;
+use std::net::{SocketAddr, UdpSocket};
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Wake, Waker};
+use std::time::Instant;
+
+/// Where the tasks of a run live; they end with it.
+pub type Tasks = LocalExecutor<'static>;
+
+pub use dovetail_std::driver::{ACCEPTED_MAX, DATAGRAMS_MAX, INPUTS_PER_DEADLINE};
+
+/// Drive `machine`; see [`crate::Runtime::run`].
+///
+/// # Errors
+///
+/// An address cannot be listened on.
+pub fn run<M: Machine>(
+    machine: M,
+    options: Options,
+    commands: Commands,
+    observe: impl FnMut(Notice) -> ControlFlow<()>,
+) -> Result<M, Failure> {
+    let tasks = Tasks::new();
+    let io = Io::start(options, commands, &tasks)?;
+    Ok(async_io::block_on(tasks.run(drive(machine, io, observe))))
+}
+
+async fn drive<M: Machine>(
+    mut machine: M,
+    mut io: Io<'_>,
+    mut observe: impl FnMut(Notice) -> ControlFlow<()>,
+) -> M {
+    let mut budget = INPUTS_PER_DEADLINE;
+    loop {
+        while let Some(output) = machine.poll() {
+            if let Some(notice) = io.apply(output)
+                && observe(notice).is_break()
+            {
+                return machine;
+            }
+        }
+        io.datagrams(&mut machine).await;
+        let ready = if budget > 0 { io.ready() } else { None };
+        let input = match ready {
+            Some(input) => {
+                budget -= 1;
+                input
+            }
+            None => {
+                budget = INPUTS_PER_DEADLINE;
+                io.wait(machine.deadline()).await
+            }
+        };
+        machine.handle(io.clock.now(), input);
+    }
+}
+
+/// A stream the machine has not been told the end of.
+enum Slot {
+    Connecting,
+    /// Closed while it was connecting: whatever the connect still brings comes too late.
+    Abandoned,
+    Open(Rc<Stream>),
+}
+
+/// Everything of one run that is not the machine.
+struct Io<'t> {
+    clock: Clock,
+    queue: Arc<Queue>,
+    commands: Commands,
+    /// Taken from the queue, not handled yet.
+    taken: VecDeque<Item>,
+    streams: BTreeMap<StreamId, Slot>,
+    /// Have something to write that came since the last flush.
+    unflushed: BTreeSet<StreamId>,
+    accepted: u64,
+    workers: Workers,
+    buffers: Buffers,
+    tasks: &'t Tasks,
+    /// Runs out at the last deadline or earlier.
+    timer: Timer,
+    timer_at: Option<Instant>,
+    datagrams: Option<Arc<Async<UdpSocket>>>,
+    datagram: Vec<u8>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl<'t> Io<'t> {
+    fn start(options: Options, commands: Commands, tasks: &'t Tasks) -> Result<Self, Failure> {
+        let (bound, datagrams) = bind(&options)?;
+        let queue = Arc::new(Queue::default());
+        let no_thread = |error| {
+            let what = "cannot start a thread";
+            Failure::new(FailureKind::Listen, what, words(&error))
+        };
+        let no_socket = |error| {
+            let what = "cannot watch a socket";
+            Failure::new(FailureKind::Listen, what, words(&error))
+        };
+        let answers = Arc::clone(&queue);
+        let answer = move |input| answers.push(input);
+        commands.wake(Waker::from(Arc::clone(&queue)));
+        let mut io = Self {
+            clock: Clock::start(),
+            workers: Workers::start(workers(), answer).map_err(no_thread)?,
+            queue,
+            commands,
+            taken: VecDeque::new(),
+            streams: BTreeMap::new(),
+            unflushed: BTreeSet::new(),
+            accepted: 0,
+            buffers: Buffers::default(),
+            tasks,
+            timer: Timer::never(),
+            timer_at: None,
+            datagrams: None,
+            datagram: Vec::with_capacity(udp::DATAGRAM_MAX),
+            tls: options.tls,
+        };
+        for bound in bound {
+            let (listener, at) = (bound.listener, bound.at);
+            io.queue.push(Input::Listening { listener, at });
+            let queue = Arc::clone(&io.queue);
+            tasks.spawn(accept(bound, queue)).detach();
+        }
+        if let Some(socket) = datagrams {
+            let socket = Arc::new(Async::new(socket).map_err(no_socket)?);
+            let (shared, queue) = (Arc::clone(&socket), Arc::clone(&io.queue));
+            tasks.spawn(udp::receive(shared, queue)).detach();
+            io.datagrams = Some(socket);
+        }
+        Ok(io)
+    }
+
+    /// Carry out one output, or pass it on to the observer.
+    fn apply(&mut self, output: Output) -> Option<Notice> {
+        match output {
+            Output::Connect { stream, to } => {
+                self.streams.insert(stream, Slot::Connecting);
+                let (tls, queue) = (self.tls.clone(), Arc::clone(&self.queue));
+                self.tasks.spawn(connect(stream, to, tls, queue)).detach();
+            }
+            Output::Grant { stream, bytes } => {
+                if let Some(stream) = self.open(stream) {
+                    stream.grant(bytes);
+                }
+            }
+            Output::StartTls { stream, name } => {
+                if let Some(stream) = self.open(stream) {
+                    stream.start_tls(self.tls.clone(), &name, &self.queue);
+                }
+            }
+            Output::Send { stream, bytes } => {
+                if let Some(open) = self.open(stream) {
+                    open.send(bytes);
+                    self.unflushed.insert(stream);
+                }
+            }
+            Output::Close { stream, how } => self.close(stream, how),
+            Output::Disk { op, todo } => self.workers.submit(Work::Disk(op, todo)),
+            Output::Hash { op, job } => self.workers.submit(Work::Hash(op, job)),
+            Output::Reply { call, reply } => return Some(Notice::Reply(call, reply)),
+            Output::Notify(event) => return Some(Notice::Event(event)),
+            _ => debug_assert!(false, "an output without an arm"),
+        }
+        None
+    }
+
+    fn open(&self, stream: StreamId) -> Option<&Rc<Stream>> {
+        match self.streams.get(&stream) {
+            Some(Slot::Open(open)) => Some(open),
+            _ => None,
+        }
+    }
+
+    fn close(&mut self, stream: StreamId, how: CloseHow) {
+        match self.streams.get_mut(&stream) {
+            Some(Slot::Open(open)) => open.close(how, &self.queue),
+            Some(slot @ Slot::Connecting) => {
+                *slot = Slot::Abandoned;
+                let why = Lost::Asked;
+                self.queue.push(Input::Closed { stream, why });
+            }
+            Some(Slot::Abandoned) | None => {}
+        }
+    }
+
+    /// Send the machine's datagrams. The socket waits for room, so it is always writable.
+    async fn datagrams<M: Machine>(&mut self, machine: &mut M) {
+        let Some(socket) = &self.datagrams else {
+            return;
+        };
+        while let Some(datagram) = machine.poll_datagram(self.clock.now(), &mut self.datagram) {
+            udp::send(socket, datagram.to, &self.datagram).await;
+        }
+    }
+
+    /// The next input, if one is there.
+    fn ready(&mut self) -> Option<Input> {
+        loop {
+            if self.taken.is_empty() {
+                self.flush();
+                self.queue.take(&mut self.taken);
+                if let Some((call, command)) = self.commands.take() {
+                    return Some(Input::Command { call, command });
+                }
+            }
+            let item = self.taken.pop_front()?;
+            if let Some(input) = self.admit(item) {
+                return Some(input);
+            }
+        }
+    }
+
+    /// The next input, or the deadline.
+    async fn wait(&mut self, deadline: Option<Deadline>) -> Input {
+        self.flush();
+        // The sockets' tasks run on this thread: a machine that is never idle must let them.
+        yield_now().await;
+        loop {
+            let time = deadline.map(|deadline| self.clock.until(deadline.at));
+            if time.is_some_and(|time| time.is_zero()) {
+                return Input::Tick;
+            }
+            if let Some(input) = self.ready() {
+                return input;
+            }
+            let until = time.map(|time| Instant::now() + time);
+            self.set_timer(until);
+            let late = async {
+                (&mut self.timer).await;
+            };
+            self.queue.wait().or(late).await;
+        }
+    }
+
+    /// An earlier timer is left alone: deadlines move with every input, and setting a timer wakes the reactor.
+    fn set_timer(&mut self, until: Option<Instant>) {
+        let Some(until) = until else { return };
+        let stands = self
+            .timer_at
+            .is_some_and(|at| at <= until && at > Instant::now());
+        if !stands {
+            self.timer.set_at(until);
+            self.timer_at = Some(until);
+        }
+    }
+
+    /// Write what was queued since the last time, all chunks of a stream at once.
+    fn flush(&mut self) {
+        for stream in std::mem::take(&mut self.unflushed) {
+            if let Some(open) = self.open(stream) {
+                open.flush(&self.queue);
+            }
+        }
+    }
+
+    /// What the machine hears of an item, if anything.
+    fn admit(&mut self, item: Item) -> Option<Input> {
+        let input = match item {
+            Item::Input(input) => input,
+            Item::Accepted(socket, listener, from) => {
+                return self.accepted(socket, listener, from);
+            }
+            Item::Connected {
+                stream,
+                socket,
+                to,
+                conduit,
+                until,
+            } => {
+                let opened = Some((Input::Opened { stream, to }, until));
+                return self.connected(stream, socket, conduit, opened);
+            }
+        };
+        match &input {
+            Input::Closed { stream, .. } => {
+                self.streams.remove(stream)?;
+            }
+            Input::Opened { stream, .. }
+            | Input::Secured { stream }
+            | Input::Received { stream, .. }
+            | Input::Sent { stream, .. } => {
+                self.streams.get(stream)?;
+            }
+            _ => {}
+        }
+        Some(input)
+    }
+
+    fn accepted(&mut self, socket: OwnedFd, listener: Listener, from: SocketAddr) -> Option<Input> {
+        self.accepted += 1;
+        let stream = StreamId(self.accepted << 1 | 1);
+        let conduit = Conduit::default();
+        // Without a thread for it, nobody has called.
+        let open = Stream::open(
+            stream,
+            socket,
+            conduit,
+            None,
+            &self.queue,
+            &self.buffers,
+            self.tasks,
+        )
+        .ok()?;
+        self.streams.insert(stream, Slot::Open(open));
+        Some(Input::Accepted {
+            stream,
+            listener,
+            from,
+        })
+    }
+
+    fn connected(
+        &mut self,
+        stream: StreamId,
+        socket: OwnedFd,
+        conduit: Conduit,
+        opened: Option<(Input, Instant)>,
+    ) -> Option<Input> {
+        let slot = self.streams.get_mut(&stream)?;
+        if !matches!(slot, Slot::Connecting) {
+            return None;
+        }
+        match Stream::open(
+            stream,
+            socket,
+            conduit,
+            opened,
+            &self.queue,
+            &self.buffers,
+            self.tasks,
+        ) {
+            Ok(open) => {
+                open.flush(&self.queue);
+                *slot = Slot::Open(open);
+                None
+            }
+            Err(why) => {
+                self.streams.remove(&stream);
+                Some(Input::Closed { stream, why })
+            }
+        }
+    }
+}
+
+impl Drop for Io<'_> {
+    /// Abort what is open, wait for the work that has begun; the tasks let go of their sockets.
+    fn drop(&mut self) {
+        self.queue.end();
+        for slot in self.streams.values() {
+            if let Slot::Open(stream) = slot {
+                stream.end();
+            }
+        }
+    }
+}
+
+/// What tasks bring to the driver.
+#[derive(Debug)]
+pub enum Item {
+    Input(Input),
+    Accepted(OwnedFd, Listener, SocketAddr),
+    Connected {
+        stream: StreamId,
+        socket: OwnedFd,
+        to: SocketAddr,
+        conduit: Conduit,
+        /// When a handshake must be over.
+        until: Instant,
+    },
+}
+
+/// The way from the tasks and workers to the driver.
+#[derive(Debug, Default)]
+pub struct Queue {
+    state: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    accepted: usize,
+    datagrams: usize,
+    ready: Option<Waker>,
+    room: Vec<Waker>,
+    is_woken: bool,
+    is_ended: bool,
+}
+
+impl Queue {
+    pub fn push(&self, input: Input) {
+        self.push_item(Item::Input(input));
+    }
+
+    pub fn push_item(&self, item: Item) {
+        let mut state = self.lock();
+        if !state.is_ended {
+            state.items.push_back(item);
+            self.notify(state);
+        }
+    }
+
+    /// Waits while too many are waiting; false once the run is over.
+    pub async fn push_accepted(
+        &self,
+        socket: OwnedFd,
+        listener: Listener,
+        from: SocketAddr,
+    ) -> bool {
+        let mut state = poll_fn(|context| {
+            let mut state = self.lock();
+            if state.accepted >= ACCEPTED_MAX && !state.is_ended {
+                state.room.push(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(state)
+        })
+        .await;
+        if state.is_ended {
+            return false;
+        }
+        state.accepted += 1;
+        state
+            .items
+            .push_back(Item::Accepted(socket, listener, from));
+        self.notify(state);
+        true
+    }
+
+    /// Drops it if too many are waiting.
+    pub fn push_datagram(&self, datagram: Input) {
+        let mut state = self.lock();
+        if state.datagrams < DATAGRAMS_MAX && !state.is_ended {
+            state.datagrams += 1;
+            state.items.push_back(Item::Input(datagram));
+            self.notify(state);
+        }
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.lock().is_ended
+    }
+
+    fn take(&self, taken: &mut VecDeque<Item>) {
+        let mut state = self.lock();
+        std::mem::swap(&mut state.items, taken);
+        (state.datagrams, state.is_woken) = (0, false);
+        state.accepted = 0;
+        for waker in std::mem::take(&mut state.room) {
+            waker.wake();
+        }
+    }
+
+    async fn wait(&self) {
+        poll_fn(|context| {
+            let mut state = self.lock();
+            if state.items.is_empty() && !state.is_woken {
+                state.ready = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn end(&self) {
+        let mut state = self.lock();
+        state.is_ended = true;
+        state.items.clear();
+        for waker in std::mem::take(&mut state.room) {
+            waker.wake();
+        }
+    }
+
+    fn notify(&self, mut state: MutexGuard<'_, Waiting>) {
+        let ready = state.ready.take();
+        drop(state);
+        if let Some(ready) = ready {
+            ready.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A command has come.
+impl Wake for Queue {
+    fn wake(self: Arc<Self>) {
+        let mut state = self.lock();
+        state.is_woken = true;
+        self.notify(state);
+    }
+}
