@@ -143,6 +143,28 @@ pub const PRESENCES_MAX: usize = 400_000;
 /// Swarms a coordinator keeps.
 pub const SWARMS_MAX: usize = 100_000;
 
+/// Content records a coordinator keeps, and the bytes of all of them together.
+pub const RECORDS_MAX: usize = 20_000;
+pub const RECORDS_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Files a coordinator fetches and hashes at a time, about one a core of a small machine.
+pub const IDENTIFY_MAX: usize = 4;
+
+/// Files that wait for that.
+pub const IDENTIFY_WAITING_MAX: usize = 256;
+
+/// Addresses remembered as failing.
+pub const FAILURES_REMEMBERED_MAX: usize = 1024;
+
+/// Connections a coordinator holds. From half of that on it no longer keeps them alive.
+pub const COORDINATOR_CONNECTIONS_MAX: usize = 8192;
+
+/// Bytes of requests that have not arrived whole, on all connections together.
+pub const COORDINATOR_BODIES_MAX: usize = 64 * 1024 * 1024;
+
+/// Swarms in the overview, and in one scrape.
+pub const SWARMS_LISTED_MAX: usize = 100;
+
 // --- job and agent
 
 /// Requests outstanding at one peer: enough to start a cold connection, and at most 8 MiB.

@@ -131,14 +131,10 @@ impl ContentCalls {
         self.lane.owns(stream)
     }
 
-    pub(super) const fn is_open(&self) -> bool {
-        self.lane.is_open()
-    }
-
     pub(super) fn on_stream(
         &mut self,
         now: Now,
-        input: Input,
+        input: &Input,
         fx: &mut Effects,
         ev: &mut Vec<AnnouncerEvent>,
     ) -> Reached {
@@ -157,13 +153,18 @@ impl ContentCalls {
         if let Some(outcome) = self.lane.on_tick(now, fx) {
             reached = self.on_outcome(now, outcome, ev);
         }
-        if self.under_way.is_none() && !self.lane.is_busy() {
+        while self.under_way.is_none() {
             let ready = |call: &Call| call.not_before <= now.mono;
-            if let Some(at) = self.waiting.iter().position(ready)
-                && let Some(call) = self.waiting.remove(at)
-            {
-                self.lane.start(now, call.ask(), fx);
-                self.under_way = Some(call);
+            let Some(at) = self.waiting.iter().position(ready) else {
+                break;
+            };
+            let Some(call) = self.waiting.remove(at) else {
+                break;
+            };
+            let stillborn = self.lane.start(now, call.ask(), fx);
+            self.under_way = Some(call);
+            if let Some(outcome) = stillborn {
+                self.on_outcome(now, outcome, ev);
             }
         }
         reached

@@ -4,13 +4,21 @@
 //! Invariants: every [`Lane::start`] has one [`Outcome`]; at most one stream is open.
 
 use super::messages::Refusal;
-use crate::http::{Proxies, Url};
+use crate::http::{
+    Call, CallOutcome, CallRequest, ClientRequest, Connection, Proxies, Response, Url,
+    parse_http_date,
+};
 use crate::ids::StreamId;
+use crate::limits::COORDINATOR_TIMEOUT;
 use crate::machine::{Effects, Input};
 use crate::time::{Deadline, Now};
+use ::http::StatusCode;
+use ::http::header::RETRY_AFTER;
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
 use serde::de::DeserializeOwned;
@@ -46,7 +54,13 @@ pub(super) struct Failed {
 pub(super) struct Lane {
     base: Url,
     proxies: Proxies,
-    pending: Option<Ask>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle(Option<Box<Connection>>),
+    Calling(Box<Call>),
 }
 
 impl Lane {
@@ -54,51 +68,124 @@ impl Lane {
         Self {
             base,
             proxies,
-            pending: None,
+            state: State::Idle(None),
         }
     }
 
     pub(super) const fn is_busy(&self) -> bool {
-        self.pending.is_some()
+        !matches!(self.state, State::Idle(_))
     }
 
-    pub(super) const fn is_open(&self) -> bool {
-        false
+    pub(super) fn owns(&self, stream: StreamId) -> bool {
+        match &self.state {
+            State::Idle(kept) => kept.as_ref().is_some_and(|kept| kept.stream() == stream),
+            State::Calling(call) => call.owns(stream),
+        }
     }
 
-    pub(super) fn owns(&self, _stream: StreamId) -> bool {
-        false
-    }
-
-    pub(super) fn start(&mut self, _now: Now, ask: Ask, _fx: &mut Effects) {
-        self.pending = Some(ask);
+    /// Ask. While another call is under way this is ignored. `Some` if it cannot even be asked.
+    pub(super) fn start(&mut self, now: Now, ask: Ask, fx: &mut Effects) -> Option<Outcome> {
+        let State::Idle(kept) = &mut self.state else {
+            return None;
+        };
+        let base = self.base.path().trim_end_matches('/');
+        let url = match self.base.join(&format!("{base}{}", ask.target)) {
+            Ok(url) => url,
+            Err(why) => {
+                return Some(Err(Failed {
+                    why: format!("cannot ask {} for this: {why}", self.base.origin()),
+                    retry_after: None,
+                }));
+            }
+        };
+        let request = match ask.body {
+            Some(json) => ClientRequest::post(url, "application/json", json),
+            None => ClientRequest::get(url),
+        };
+        let request = CallRequest {
+            request,
+            response_max: ask.answer_max,
+            timeout: COORDINATOR_TIMEOUT,
+        };
+        let call = Call::start(
+            now,
+            request,
+            &self.proxies,
+            kept.take().map(|kept| *kept),
+            fx,
+        );
+        self.state = State::Calling(Box::new(call));
+        None
     }
 
     pub(super) fn on_stream(
         &mut self,
-        _now: Now,
-        _input: Input,
-        _fx: &mut Effects,
+        now: Now,
+        input: &Input,
+        fx: &mut Effects,
     ) -> Option<Outcome> {
-        None
+        match &mut self.state {
+            State::Idle(kept) => {
+                kept.as_mut()?.on_input(now, input, fx, &mut Vec::new());
+                kept.take_if(|kept| kept.is_gone());
+                None
+            }
+            State::Calling(call) => {
+                let outcome = call.on_input(now, input, fx)?;
+                Some(self.ended(now, outcome))
+            }
+        }
     }
 
-    pub(super) fn on_tick(&mut self, _now: Now, _fx: &mut Effects) -> Option<Outcome> {
-        let _ = (&self.base, &self.proxies);
-        let ask = self.pending.take()?;
-        let _ = (ask.target, ask.body, ask.answer_max);
-        Some(Err(Failed {
-            why: "calls to coordinators are not built yet".to_owned(),
-            retry_after: None,
-        }))
+    pub(super) fn on_tick(&mut self, now: Now, fx: &mut Effects) -> Option<Outcome> {
+        match &mut self.state {
+            State::Idle(kept) => {
+                kept.as_mut()?.on_tick(now, fx, &mut Vec::new());
+                kept.take_if(|kept| kept.is_gone());
+                None
+            }
+            State::Calling(call) => {
+                let outcome = call.on_tick(now, fx)?;
+                Some(self.ended(now, outcome))
+            }
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        None
+        match &self.state {
+            State::Idle(kept) => kept.as_ref()?.deadline(),
+            State::Calling(call) => call.deadline(),
+        }
     }
 
-    pub(super) fn close(&mut self, _fx: &mut Effects) {
-        self.pending = None;
+    /// Give up what is under way, and the connection.
+    pub(super) fn close(&mut self, fx: &mut Effects) {
+        match core::mem::replace(&mut self.state, State::Idle(None)) {
+            State::Idle(Some(mut kept)) => kept.close(fx),
+            State::Calling(mut call) => call.abort(fx),
+            State::Idle(None) => {}
+        }
+    }
+
+    fn ended(&mut self, now: Now, outcome: CallOutcome) -> Outcome {
+        let ended = core::mem::replace(&mut self.state, State::Idle(None));
+        if let (State::Calling(call), Ok(_)) = (ended, &outcome) {
+            self.state = State::Idle(call.into_connection().map(Box::new));
+        }
+        let response = outcome.map_err(|why| Failed {
+            why: format!("{}: {why}", self.base.origin()),
+            retry_after: None,
+        })?;
+        let answer = Answer {
+            status: response.status.as_u16(),
+            retry_after: retry_after(now, &response),
+            body: response.body,
+        };
+        let busy = response.status == StatusCode::TOO_MANY_REQUESTS;
+        if busy || response.status.is_server_error() {
+            return Err(answer.failed());
+        }
+        Ok(answer)
     }
 }
 
@@ -123,22 +210,36 @@ impl Ask {
 impl Answer {
     /// The body as this message, if the status is a success; else why not, in the coordinator's words.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Failed> {
-        let why = if (200..300).contains(&self.status) {
-            match serde_json::from_slice(&self.body) {
-                Ok(message) => return Ok(message),
-                Err(why) => format!("the coordinator's answer makes no sense: {why}"),
-            }
-        } else {
-            match serde_json::from_slice::<Refusal>(&self.body) {
-                Ok(refusal) => refusal.to_string(),
-                Err(_) => format!("the coordinator answered with status {}", self.status),
-            }
-        };
-        Err(Failed {
-            why,
-            retry_after: self.retry_after,
+        if !(200..300).contains(&self.status) {
+            return Err(self.failed());
+        }
+        serde_json::from_slice(&self.body).map_err(|why| Failed {
+            why: format!("the coordinator's answer makes no sense: {why}"),
+            retry_after: None,
         })
     }
+
+    fn failed(&self) -> Failed {
+        let why = match serde_json::from_slice::<Refusal>(&self.body) {
+            Ok(refusal) => refusal.to_string(),
+            Err(_) => format!("the coordinator answered with status {}", self.status),
+        };
+        Failed {
+            why,
+            retry_after: self.retry_after,
+        }
+    }
+}
+
+/// Seconds or a date (RFC 9110 §10.2.3).
+fn retry_after(now: Now, response: &Response) -> Option<Duration> {
+    let text = response.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let at_unix_s = parse_http_date(text)?;
+    let seconds = at_unix_s.saturating_sub(now.wall.unix_us.div_euclid(1_000_000));
+    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
 /// The stream an input is about.

@@ -68,7 +68,7 @@ pub enum AnnouncerEvent {
     Lost { why: String },
     /// It answers again.
     Back,
-    /// After [`Announcer::shutdown`]: everything is said, no stream is open. Comes once.
+    /// After [`Announcer::shutdown`]: everything is said, the streams are being closed. Comes once.
     Stopped,
 }
 
@@ -93,8 +93,6 @@ enum Stop {
     No,
     /// Saying goodbye, until then at the latest.
     By(Mono),
-    /// Streams are being closed.
-    Closing,
     Done,
 }
 
@@ -204,11 +202,11 @@ impl Announcer {
     pub fn on_stream(
         &mut self,
         now: Now,
-        input: Input,
+        input: &Input,
         fx: &mut Effects,
         ev: &mut Vec<AnnouncerEvent>,
     ) {
-        let Some(stream) = lane::stream_of(&input) else {
+        let Some(stream) = lane::stream_of(input) else {
             return;
         };
         if self.presence.owns(stream) {
@@ -237,11 +235,11 @@ impl Announcer {
             match self.pace.take(now.mono) {
                 Some(Due::Everything) => {
                     self.swarms.refresh();
-                    self.announce(now, fx);
+                    self.announce(now, fx, ev);
                 }
                 Some(Due::Some) => {
                     self.swarms.refresh_wanting();
-                    self.announce(now, fx);
+                    self.announce(now, fx, ev);
                 }
                 None => {}
             }
@@ -258,13 +256,13 @@ impl Announcer {
                 .at()
                 .map(|at| Deadline::new(at, "the next announce is due")),
             Stop::By(at) => Some(Deadline::new(at, "the goodbye takes too long")),
-            Stop::Closing | Stop::Done => return None,
+            Stop::Done => return None,
         };
         let calls = Deadline::earlier(self.presence.deadline(), self.content.deadline());
         Deadline::earlier(announce, calls)
     }
 
-    fn announce(&mut self, now: Now, fx: &mut Effects) {
+    fn announce(&mut self, now: Now, fx: &mut Effects, ev: &mut Vec<AnnouncerEvent>) {
         let request = AnnounceRequest {
             device: self.device,
             port: self.port,
@@ -278,7 +276,9 @@ impl Announcer {
         }
         let body = serde_json::to_vec(&request).unwrap_or_default();
         let ask = Ask::post(ANNOUNCE_PATH, body.into(), ANNOUNCE_REPLY_MAX);
-        self.presence.start(now, ask, fx);
+        if let Some(outcome) = self.presence.start(now, ask, fx) {
+            self.on_announced(now, outcome, ev);
+        }
     }
 
     fn on_announced(&mut self, now: Now, outcome: Outcome, ev: &mut Vec<AnnouncerEvent>) {
@@ -328,20 +328,18 @@ impl Announcer {
 
     /// The goodbye: what is under way first, then everything as stopped, then the streams.
     fn wind_down(&mut self, now: Now, fx: &mut Effects, ev: &mut Vec<AnnouncerEvent>) {
-        if let Stop::By(by) = self.stop {
-            self.content.shutdown(fx, ev);
-            if let Some(outcome) = self.presence.on_tick(now, fx) {
-                self.on_announced(now, outcome, &mut Vec::new());
-            }
-            if !self.presence.is_busy() && !self.lost && self.swarms.any_due() {
-                self.announce(now, fx);
-            }
-            if !self.presence.is_busy() || now.mono >= by {
-                self.presence.close(fx);
-                self.stop = Stop::Closing;
-            }
+        let Stop::By(by) = self.stop else {
+            return;
+        };
+        self.content.shutdown(fx, ev);
+        if let Some(outcome) = self.presence.on_tick(now, fx) {
+            self.on_announced(now, outcome, &mut Vec::new());
         }
-        if self.stop == Stop::Closing && !self.presence.is_open() && !self.content.is_open() {
+        if !self.presence.is_busy() && !self.lost && self.swarms.any_due() {
+            self.announce(now, fx, ev);
+        }
+        if !self.presence.is_busy() || now.mono >= by {
+            self.presence.close(fx);
             self.stop = Stop::Done;
             ev.push(AnnouncerEvent::Stopped);
         }
