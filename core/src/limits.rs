@@ -99,6 +99,18 @@ pub const HTTP_KEEP_TIMEOUT: Duration = Duration::from_secs(50);
 /// Longest wait a server may ask for with `Retry-After`: after this somebody should have looked.
 pub const HTTP_RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
+/// Connections an origin serves at a time.
+pub const ORIGIN_CONNECTIONS_MAX: usize = 1024;
+
+/// Files an origin counts bytes for by name.
+pub const ORIGIN_FILES_COUNTED: usize = 1024;
+
+/// One read of an origin: large enough that a disk is asked rarely, small enough to share.
+pub const ORIGIN_READ_LEN: u32 = 256 * 1024;
+
+/// Read and not yet handed over, per connection: one being sent, one being read.
+pub const ORIGIN_READ_AHEAD: u64 = 2 * ORIGIN_READ_LEN as u64;
+
 /// An answer of which nothing was taken for this long is given up.
 pub const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -407,9 +407,9 @@ impl Connection {
         fx: &mut Effects,
         ev: &mut Vec<ClientEvent>,
     ) {
-        let exchange = match core::mem::replace(&mut self.state, State::Connecting) {
-            State::AwaitingHead(exchange) => exchange,
-            _ => return self.on_tunnel(now, response.status(), &rest, fx, ev),
+        let State::AwaitingHead(exchange) = core::mem::replace(&mut self.state, State::Connecting)
+        else {
+            return self.on_tunnel(now, response.status(), &rest, fx, ev);
         };
         let framing = match framing(*exchange, response) {
             Ok(framing) => framing,

@@ -25,9 +25,8 @@ pub fn format_http_date(unix_s: i64) -> String {
 /// The two-digit year of the obsolete RFC 850 form means 1970–2069.
 pub fn parse_http_date(text: &str) -> Option<i64> {
     let text = text.trim();
-    let rest = match text.split_once(", ") {
-        Some((_, rest)) => rest,
-        None => return parse_asctime(text),
+    let Some((_, rest)) = text.split_once(", ") else {
+        return parse_asctime(text);
     };
     let parts: Vec<&str> = rest.split([' ', '-']).collect();
     let [day, month, year, time, "GMT" | "UTC"] = parts[..] else {

@@ -26,14 +26,6 @@ pub(crate) struct LaneTrial {
     not_before: Mono,
 }
 
-/// Bytes per second over the last half second or so.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RateMeter {
-    since: Mono,
-    bytes: u64,
-    rate: u64,
-}
-
 impl LaneTrial {
     pub(crate) fn new(max: u8) -> Self {
         Self {
@@ -108,45 +100,12 @@ impl LaneTrial {
     }
 }
 
-impl RateMeter {
-    pub(crate) fn on_bytes(&mut self, now: Now, len: usize) {
-        self.bytes += len as u64;
-        let elapsed = now.mono.since(self.since);
-        if elapsed >= METER_WINDOW {
-            let rate = per_second(self.bytes, elapsed);
-            self.rate = if self.rate == 0 {
-                rate
-            } else {
-                (self.rate + rate) / 2
-            };
-            self.since = now.mono;
-            self.bytes = 0;
-        }
-    }
-
-    /// A new transfer begins: silence before it does not count. What was measured before stands.
-    pub(crate) fn restart(&mut self, now: Now) {
-        self.since = now.mono;
-        self.bytes = 0;
-    }
-
-    pub(crate) fn bytes_per_s(&self, now: Now) -> u64 {
-        let elapsed = now.mono.since(self.since);
-        if elapsed >= METER_WINDOW * 2 || self.rate == 0 {
-            per_second(self.bytes, elapsed)
-        } else {
-            self.rate
-        }
-    }
-}
-
 fn per_second(bytes: u64, elapsed: Duration) -> u64 {
     let us = elapsed.as_micros().max(1000);
     u64::try_from(u128::from(bytes) * 1_000_000 / us).unwrap_or(u64::MAX)
 }
 
 const WINDOW: Duration = Duration::from_secs(1);
-const METER_WINDOW: Duration = Duration::from_millis(500);
 const AFTER_FAILED_TRIAL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -218,20 +177,5 @@ mod tests {
             allowed_over(&mut trial, 80, 120, |k| 1_000_000 * usize::from(k)),
             4
         );
-    }
-
-    #[test]
-    fn rates_follow_within_a_second_and_fade_in_silence() {
-        let mut meter = RateMeter::default();
-        let at = |ms: u64| Now {
-            mono: Mono::from_us(ms * 1000),
-            ..Now::default()
-        };
-        meter.restart(at(10_000));
-        for tick in 1..=20 {
-            meter.on_bytes(at(10_000 + tick * 100), 100_000);
-        }
-        assert_eq!(meter.bytes_per_s(at(12_000)), 1_000_000);
-        assert_eq!(meter.bytes_per_s(at(14_000)), 0);
     }
 }

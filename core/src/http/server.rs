@@ -26,6 +26,7 @@ use crate::machine::{CloseHow, Effects};
 use crate::time::{Deadline, Mono, Now};
 use ::http::header::{self, HeaderMap};
 use ::http::{Method, Request, StatusCode, Version};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use bytes::{Bytes, BytesMut};
@@ -53,11 +54,7 @@ pub struct ServerConnection {
 enum State {
     /// Waiting for a request, or in the middle of its head.
     Head,
-    Body {
-        request: IncomingRequest,
-        reader: BodyReader,
-        collected: BytesMut,
-    },
+    Body(Box<Collecting>),
     /// The parent has the request.
     Answering {
         head_only: bool,
@@ -68,6 +65,14 @@ enum State {
     /// Flushing the last answer.
     Closing,
     Gone,
+}
+
+/// A request whose body is on its way.
+#[derive(Debug)]
+struct Collecting {
+    request: IncomingRequest,
+    reader: BodyReader,
+    collected: BytesMut,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +113,11 @@ impl ServerConnection {
         u32::try_from(room).unwrap_or(SEND_PER_STREAM)
     }
 
+    /// Bytes handed to the stream and not yet reported sent, heads included.
+    pub const fn unsent(&self) -> u64 {
+        self.unsent
+    }
+
     pub fn on_bytes(&mut self, now: Now, bytes: &Bytes) {
         if matches!(self.state, State::Closing | State::Gone) {
             return;
@@ -139,7 +149,7 @@ impl ServerConnection {
         }
         match self.state {
             State::Head if self.input.is_empty() => self.close(now, fx),
-            State::Head | State::Body { .. } => {
+            State::Head | State::Body(_) => {
                 self.refuse(
                     now,
                     StatusCode::REQUEST_TIMEOUT,
@@ -155,7 +165,7 @@ impl ServerConnection {
         let why = match self.state {
             State::Head if self.input.is_empty() => "http idle",
             State::Head => "http request head",
-            State::Body { .. } => "http request body",
+            State::Body(_) => "http request body",
             State::Sending(_) if self.unsent > 0 => "http answer not taken",
             State::Closing => "http close",
             _ => return None,
@@ -350,22 +360,22 @@ impl ServerConnection {
         if expects && fits && !reader.is_ended() && !request.http10 && self.input.is_empty() {
             self.send(fx, Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
         }
-        self.state = State::Body {
+        self.state = State::Body(Box::new(Collecting {
             request,
             reader,
             collected: BytesMut::new(),
-        };
+        }));
     }
 
     fn collect_body(&mut self) -> Result<Option<IncomingRequest>, Refusal> {
-        let State::Body {
+        let State::Body(collecting) = &mut self.state else {
+            return Ok(None);
+        };
+        let Collecting {
             request,
             reader,
             collected,
-        } = &mut self.state
-        else {
-            return Ok(None);
-        };
+        } = &mut **collecting;
         let too_long = Refusal(StatusCode::PAYLOAD_TOO_LARGE, "request body too long");
         let left = reader.left().unwrap_or_default();
         if (collected.len() as u64).saturating_add(left) > self.body_max as u64 {

@@ -250,7 +250,7 @@ impl WebSource {
             bytes.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
         }
         connection.consumed(now, len - bytes.len(), fx);
-        lane.meter.on_bytes(now, len);
+        lane.rate.add(now.mono, len as u64);
         if !bytes.is_empty() {
             let offset = fetch.next;
             fetch.next += bytes.len() as u64;

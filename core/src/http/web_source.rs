@@ -16,7 +16,7 @@
 
 use crate::failure::Failure;
 use crate::http::client::{ClientEvent, Connection};
-use crate::http::lanes::{LaneTrial, RateMeter};
+use crate::http::lanes::LaneTrial;
 use crate::http::proxy::Proxies;
 use crate::http::range::range_field;
 use crate::http::request::ClientRequest;
@@ -27,6 +27,7 @@ use crate::http::verdict::Known;
 use crate::ids::StreamId;
 use crate::machine::{Effects, Input};
 use crate::rng::Rng;
+use crate::stats::Rate;
 use crate::time::{Deadline, Mono, Now};
 use ::http::header;
 use alloc::string::{String, ToString};
@@ -112,7 +113,7 @@ pub(super) struct LaneState {
     pub(super) fetch: Option<Fetch>,
     /// The rest of an answer nobody wants is read to keep the connection: bytes of patience.
     pub(super) drain: Option<u64>,
-    pub(super) meter: RateMeter,
+    pub(super) rate: Rate,
     /// Delivered from this connection and not yet consumed.
     pub(super) unconsumed: usize,
     /// Delivered from connections before this one and not yet consumed.
@@ -237,7 +238,10 @@ impl WebSource {
             again: state.drain.is_some(),
             delivered: 0,
         });
-        state.meter.restart(now);
+        if state.rate.bytes_per_s(now.mono) == 0 {
+            // The silence before this fetch does not count.
+            state.rate = Rate::default();
+        }
         if state.drain.is_none() {
             self.ask(now, index, fx, ev);
         }
@@ -270,12 +274,12 @@ impl WebSource {
         Some((fetch.next, fetch.end))
     }
 
-    /// What this lane delivers, over the last half second or so.
-    pub fn rate_bytes_per_s(&self, now: Now, lane: Lane) -> u64 {
+    /// What this lane delivers, over the last two seconds.
+    pub fn rate_bytes_per_s(&mut self, now: Now, lane: Lane) -> u64 {
         self.lanes
-            .get(usize::from(lane.0))
+            .get_mut(usize::from(lane.0))
             .filter(|state| state.fetch.is_some())
-            .map_or(0, |state| state.meter.bytes_per_s(now))
+            .map_or(0, |state| state.rate.bytes_per_s(now.mono))
     }
 
     /// The job has dealt with this many bytes of the lane: as many may come again.
