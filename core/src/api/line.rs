@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Line {
-    /// A long-running command is ready; `listening` is the address it got.
+    /// A long-running command is ready: the TCP address it got, and where callers on this machine reach it.
     Listening {
         role: String,
-        listening: String,
+        listening: Option<String>,
+        socket: Option<String>,
     },
     /// The job has been taken; `call` names it for `POST /v1/stop`.
     Accepted {
@@ -39,6 +40,9 @@ pub enum Line {
     Stopped,
     Status(Status),
     Published(PublishedLine),
+    DemoProgress(DemoProgressLine),
+    DemoDevice(DemoDeviceLine),
+    Demo(DemoLine),
 }
 
 /// How a download goes. Byte counts are bytes; `length` is 0 while unknown.
@@ -155,6 +159,45 @@ pub struct PublishedLine {
     pub coordinator: Option<String>,
     /// The running agent of this home serves the file.
     pub served: bool,
+}
+
+/// How far a device of the demo is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DemoProgressLine {
+    pub device: u32,
+    #[serde(flatten)]
+    pub progress: ProgressLine,
+}
+
+/// What became of one device of the demo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DemoDeviceLine {
+    pub device: u32,
+    pub elapsed_us: u64,
+    pub received: ByClass,
+    /// Its file has the source's SHA-256.
+    pub verified: bool,
+}
+
+/// What the demo has shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DemoLine {
+    pub file: String,
+    pub length: u64,
+    pub devices: u32,
+    pub origin_limit_bytes_per_s: u64,
+    /// From the first request to the last device's end.
+    pub elapsed_us: u64,
+    /// What the origin sent of the file, in thousandths of it.
+    pub origin_copies_permille: u64,
+    /// Share of all received bytes that came from peers, in thousandths.
+    pub from_peers_permille: u64,
+    /// One copy through the origin's line.
+    pub bound_us: u64,
+    /// The least time in which hosts that each send no faster than the origin can spread the file (Mundinger et al.).
+    pub mundinger_us: u64,
+    /// Every device has the right file.
+    pub verified: bool,
 }
 
 /// Why a line could not be read.
@@ -376,7 +419,8 @@ mod tests {
         for line in [
             Line::Listening {
                 role: "agent".into(),
-                listening: "127.0.0.1:7680".into(),
+                listening: Some("127.0.0.1:7680".into()),
+                socket: None,
             },
             Line::Accepted { call: 1 << 32 },
             Line::of_event(&Event::Progress {

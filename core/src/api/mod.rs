@@ -8,8 +8,9 @@ mod text;
 
 pub use desk::{Asked, Desk};
 pub use line::{
-    CoordinatorStatus, FailedLine, GotLine, JobStatus, Line, LineError, LogLevel, PeerStatus,
-    ProgressLine, PublishedLine, SharedStatus, Status, VerifiedBy, parse_sha256,
+    CoordinatorStatus, DemoDeviceLine, DemoLine, DemoProgressLine, FailedLine, GotLine, JobStatus,
+    Line, LineError, LogLevel, PeerStatus, ProgressLine, PublishedLine, SharedStatus, Status,
+    VerifiedBy, parse_sha256,
 };
 pub use name::{name_from_url, safe_name};
 pub use request::{
