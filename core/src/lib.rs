@@ -24,6 +24,7 @@ pub mod wire;
 pub mod http;
 pub mod session;
 pub mod picker;
+pub mod serve;
 pub mod announce;
 pub mod job;
 pub mod api;

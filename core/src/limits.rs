@@ -204,6 +204,67 @@ pub const UPLOAD_READ_LEN: u32 = 1024 * 1024;
 pub const SYNC_AFTER_BYTES: u64 = 32 * 1024 * 1024;
 pub const SYNC_AFTER: Duration = Duration::from_secs(2);
 
+/// How long a download waits for the coordinator to say what the file is before it goes on over HTTP.
+pub const LOOKUP_WAIT: Duration = Duration::from_secs(3);
+
+/// How long HTTP waits, once peers are named, for their claims to be heard.
+pub const PEER_GRACE: Duration = Duration::from_millis(400);
+
+/// A download that gets nothing from anybody for this long fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// Bytes of begun pieces one download holds in memory: what keeps an agent below 64 MiB.
+pub const OPEN_BYTES_MAX: u64 = 24 * 1024 * 1024;
+
+/// Neighbours that fetch from the origin at the same time; the others get it from them. Enough to fill
+/// the origin's line although each has gaps, few enough that each piece crosses it early and once.
+pub const ORIGIN_SEATS: usize = 4;
+
+/// Below this rate, peers that hold what we lack are not enough and HTTP tops up
+/// (`DOMinBackgroundQoS`, shipped value 2500 KB/s).
+pub const PEERS_ENOUGH_BYTES_PER_S: u64 = 2_500 * 1024;
+
+/// ... once it has lasted this long.
+pub const PEERS_SHORT_FOR: Duration = Duration::from_secs(3);
+
+/// Connections to one origin, opened one by one while each proves faster.
+pub const WEB_CONNECTIONS_MAX: u8 = 4;
+
+/// Pieces of an origin that do not match before it is given up: its file is another one.
+pub const WEB_BLAMES_MAX: u32 = 3;
+
+/// Peers of one content served at a time.
+pub const UPLOAD_PEERS: usize = 5;
+
+/// A place at the server nobody uses for this long goes to somebody who waits; a used one after this long.
+pub const UPLOAD_UNUSED: Duration = Duration::from_millis(500);
+pub const UPLOAD_ROTATION: Duration = Duration::from_secs(10);
+
+/// Bytes being read from disk for peers of one content.
+pub const UPLOADS_READING_MAX: u64 = 8 * 1024 * 1024;
+
+/// Connections of one content, and how many of them may be on their way at once.
+pub const SESSIONS_PER_CONTENT_MAX: usize = 100;
+pub const DIALS_AT_ONCE: usize = 16;
+
+/// Peers of one content that are remembered to dial.
+pub const CANDIDATES_MAX: usize = 500;
+
+/// Between two attempts at the same peer, doubled each time up to the maximum.
+pub const REDIAL_AFTER: Duration = Duration::from_secs(5);
+pub const REDIAL_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// Bad pieces from one peer before it is not talked to any more.
+pub const BLAMES_MAX: u32 = 2;
+
+/// Accepted connections that have not said yet which content they want.
+pub const LOBBY_MAX: usize = 64;
+
+/// Jobs and shared contents of one agent.
+pub const CONTENTS_MAX: usize = 1_000;
+
 // --- api
 
 /// Largest request body on the local socket: a metainfo file in base64, and what surrounds it.

@@ -1,7 +1,37 @@
 //! Role: downloads for local callers, keeps content, serves it to peers.
+//!
+//! Each input takes three visible steps: **route** (whose is it), **settle** (translate what the children say
+//! until they say nothing more), **top up** (hand out reads, dials and announces as limits allow).
+//!
+//! Decides: which content a connection belongs to, what a swarm's events mean to callers and coordinator.
+//! Never does: what happens inside one content (`swarm`), callers' HTTP (`api`), coordination (`announce`).
+//! Tested in `core/tests/swarm.rs`, `matrix.rs`, `resume.rs`, and over real sockets by both shells.
 
-use alloc::string::String;
+mod dial;
+mod status;
+mod swarm;
+
+use crate::announce::messages::Scope;
+use crate::announce::{Announcer, AnnouncerConfig, AnnouncerEvent, SwarmState};
+use crate::api::{Asked, Desk};
+use crate::command::{Command, Event, Level, Reply};
+use crate::failure::{Failure, FailureKind};
+use crate::http::{Proxies, Url};
+use crate::ids::{CallId, JobId, StreamId};
+use crate::job::{Job, JobConfig};
+use crate::limits::{CONTENTS_MAX, LOBBY_MAX};
+use crate::machine::{CloseHow, Effects, Input, Listener, Machine, Output};
+use crate::rng::Rng;
+use crate::session::{Session, SessionEvent};
+use crate::stats::TokenBucket;
+use crate::time::{Deadline, Now};
+use crate::wire::PeerId;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
 use core::net::SocketAddr;
+use swarm::{Context, Me, Swarm, SwarmEvent};
 
 /// What an agent is told once, at its start. (Settings that change while it runs are policy's.)
 #[derive(Clone, Debug, Default)]
@@ -12,10 +42,739 @@ pub struct AgentConfig {
     pub http_proxy: Option<String>,
     pub https_proxy: Option<String>,
     pub no_proxy: Option<String>,
-    /// Accept peers and announce this device. Without it nothing listens.
+    /// Accept peers, give to them and announce this device. Without it nothing listens and nothing is given.
     pub share: bool,
     /// Bytes per second sent to all peers together; 0 is no limit.
     pub upload_limit_bytes_per_s: u64,
     /// Peers to dial for every content, besides those the coordinator names.
-    pub peers: alloc::vec::Vec<SocketAddr>,
+    pub peers: Vec<SocketAddr>,
+}
+
+/// The agent of one device.
+#[derive(Debug)]
+pub struct Agent {
+    config: AgentConfig,
+    jobs: JobConfig,
+    me: Me,
+    rng: Rng,
+    now: Now,
+    fx: Effects,
+    next: Option<Deadline>,
+    desk: Desk,
+    announcer: Option<Announcer>,
+    lobby: BTreeMap<StreamId, (Session, SocketAddr)>,
+    swarms: BTreeMap<u64, Swarm>,
+    by_hash: BTreeMap<[u8; 20], u64>,
+    /// Swarms on their way out: nobody wants them any more, their record is being made.
+    closing: BTreeSet<u64>,
+    /// Stop commands, answered when the swarm is gone.
+    stops: Vec<(CallId, u64)>,
+    shutdown: Option<Shutdown>,
+    said: VecDeque<(u64, SwarmEvent)>,
+    /// What callers asked for and was not taken up yet.
+    asked: Vec<Asked>,
+    upload: TokenBucket,
+    last_owner: u64,
+    last_job: u32,
+}
+
+#[derive(Debug)]
+struct Shutdown {
+    call: CallId,
+    goodbye_said: bool,
+    done: bool,
+}
+
+const DESK: u64 = 1;
+const ANNOUNCER: u64 = 2;
+const LOBBY: u64 = 3;
+const FIRST_SWARM: u64 = 16;
+
+impl Agent {
+    /// # Errors
+    /// If the coordinator's or a proxy's URL makes no sense.
+    pub fn new(config: AgentConfig, seed: [u8; 32]) -> Result<Self, Failure> {
+        let mut rng = Rng::new(seed);
+        let peer_id = PeerId::new(rng.bytes());
+        let [http, https, none] =
+            [&config.http_proxy, &config.https_proxy, &config.no_proxy].map(Option::as_deref);
+        let proxies = Proxies::new(http, https, none).map_err(|error| {
+            Failure::new(
+                FailureKind::Usage,
+                "cannot use the proxy settings",
+                error.to_string(),
+            )
+        })?;
+        let announcer = match &config.coordinator {
+            Some(text) => Some(announcer(text, &proxies, peer_id, &mut rng)?),
+            None => None,
+        };
+        Ok(Self {
+            jobs: JobConfig {
+                has_coordinator: announcer.is_some(),
+                proxies,
+            },
+            me: Me {
+                peer_id,
+                port: None,
+                share: config.share,
+            },
+            upload: TokenBucket::new(config.upload_limit_bytes_per_s),
+            config,
+            rng,
+            now: Now::default(),
+            fx: Effects::default(),
+            next: None,
+            desk: Desk::default(),
+            announcer,
+            lobby: BTreeMap::new(),
+            swarms: BTreeMap::new(),
+            by_hash: BTreeMap::new(),
+            closing: BTreeSet::new(),
+            stops: Vec::new(),
+            shutdown: None,
+            said: VecDeque::new(),
+            asked: Vec::new(),
+            last_owner: FIRST_SWARM,
+            last_job: 0,
+        })
+    }
+
+    // --- route
+
+    fn route(&mut self, input: Input) {
+        match input {
+            Input::Command { call, command } => self.on_command(call, command),
+            Input::Listening {
+                listener: Listener::Peers,
+                at,
+            } => self.on_listening(at),
+            Input::Accepted {
+                stream,
+                listener,
+                from,
+            } => self.on_accepted(stream, listener, from),
+            Input::Opened { stream, .. }
+            | Input::Secured { stream }
+            | Input::Received { stream, .. }
+            | Input::Sent { stream, .. } => {
+                let owner = self.fx.stream_owner(stream, false);
+                self.route_stream(owner, stream, input);
+            }
+            Input::Closed { stream, .. } => {
+                let owner = self.fx.stream_owner(stream, true);
+                self.route_stream(owner, stream, input);
+            }
+            Input::Disk { op, done } => {
+                let owner = self.fx.op_owner(op);
+                self.with_swarm(owner, |swarm, c| swarm.on_disk(op, done, c));
+            }
+            Input::Hashed { op, done } => {
+                let owner = self.fx.op_owner(op);
+                self.with_swarm(owner, |swarm, c| swarm.on_hashed(op, done, c));
+            }
+            Input::Tick | Input::Listening { .. } | Input::Datagram { .. } => {}
+        }
+    }
+
+    fn route_stream(&mut self, owner: Option<u64>, stream: StreamId, input: Input) {
+        match owner {
+            Some(DESK) => self.on_caller_stream(stream, &input),
+            Some(ANNOUNCER) => self.on_announcer_stream(input),
+            Some(LOBBY) => self.on_lobby_stream(stream, input),
+            owner => self.with_swarm(owner, |swarm, c| swarm.on_stream(stream, input, c)),
+        }
+    }
+
+    fn on_listening(&mut self, at: SocketAddr) {
+        self.me.port = Some(at.port());
+        if let Some(announcer) = &mut self.announcer {
+            announcer.set_port(self.now, at.port());
+        }
+    }
+
+    fn on_accepted(&mut self, stream: StreamId, listener: Listener, from: SocketAddr) {
+        match listener {
+            Listener::Local => {
+                self.fx.owner = DESK;
+                self.desk.on_accepted(self.now, stream, &mut self.fx);
+            }
+            Listener::Peers
+                if self.me.share && self.shutdown.is_none() && self.lobby.len() < LOBBY_MAX =>
+            {
+                self.fx.owner = LOBBY;
+                let session = Session::accept(self.now.mono, stream, &mut self.fx);
+                self.lobby.insert(stream, (session, from));
+            }
+            _ => self.fx.close(stream, CloseHow::Abort),
+        }
+    }
+
+    // --- callers
+
+    fn on_command(&mut self, call: CallId, command: Command) {
+        match command {
+            Command::Get(request) => {
+                let taken = self.swarms.values().any(|s| {
+                    !self.closing.contains(&s.owner)
+                        && s.job().is_some()
+                        && s.output() == request.output
+                });
+                if let Some(failure) = self.refusal(&request.output, taken) {
+                    return self.reply(call, Reply::Got(Err(failure)));
+                }
+                let (ids, rng) = (self.new_swarm(call), self.rng.fork());
+                let mut events = Vec::new();
+                let mut c = Context {
+                    now: self.now,
+                    fx: &mut self.fx,
+                    ev: &mut events,
+                };
+                let swarm = Swarm::get(ids, self.me, request, &self.jobs, rng, &mut c);
+                self.add_swarm(swarm, events);
+            }
+            Command::Share(request) => {
+                if let Some(failure) = self.refusal(&request.path, false) {
+                    return self.reply(call, Reply::Shared(Err(failure)));
+                }
+                let (ids, rng) = (self.new_swarm(call), self.rng.fork());
+                let mut events = Vec::new();
+                let mut c = Context {
+                    now: self.now,
+                    fx: &mut self.fx,
+                    ev: &mut events,
+                };
+                let swarm = Swarm::share(ids, self.me, request, &self.jobs, rng, &mut c);
+                self.add_swarm(swarm, events);
+            }
+            Command::Stop(target) => {
+                let owner = self
+                    .swarms
+                    .values()
+                    .find(|s| s.call == target && s.job().is_some())
+                    .map(|s| s.owner);
+                match owner {
+                    Some(owner) => {
+                        self.stops.push((call, owner));
+                        self.with_swarm(Some(owner), |swarm, c| swarm.tell_job(c, Job::stop));
+                    }
+                    None => self.reply(call, Reply::Stopped),
+                }
+            }
+            Command::Shutdown => self.shut_down(call),
+        }
+    }
+
+    fn refusal(&self, path: &str, taken: bool) -> Option<Failure> {
+        let what = || format!("cannot take on {path}");
+        if self.shutdown.is_some() {
+            return Some(Failure::new(
+                FailureKind::Interrupted,
+                what(),
+                "the agent is stopping",
+            ));
+        }
+        if taken {
+            let failure = Failure::new(
+                FailureKind::Exists,
+                what(),
+                "it is being downloaded already",
+            );
+            return Some(failure.remedy("wait for it, or choose another name with -o"));
+        }
+        (self.swarms.len() >= CONTENTS_MAX).then(|| {
+            Failure::new(
+                FailureKind::Refused,
+                what(),
+                format!("this agent has {CONTENTS_MAX} contents at work"),
+            )
+        })
+    }
+
+    fn new_swarm(&mut self, call: CallId) -> (u64, CallId, JobId) {
+        self.last_owner += 1;
+        self.last_job += 1;
+        (self.last_owner, call, JobId(self.last_job))
+    }
+
+    fn add_swarm(&mut self, swarm: Swarm, events: Vec<SwarmEvent>) {
+        let owner = swarm.owner;
+        self.swarms.insert(owner, swarm);
+        self.said
+            .extend(events.into_iter().map(|event| (owner, event)));
+    }
+
+    fn on_caller_stream(&mut self, stream: StreamId, input: &Input) {
+        self.fx.owner = DESK;
+        match input {
+            Input::Received { bytes, .. } => {
+                self.desk
+                    .on_bytes(self.now, stream, bytes, &mut self.fx, &mut self.asked);
+            }
+            Input::Sent { len, .. } => self.desk.on_sent(self.now, stream, *len),
+            Input::Closed { .. } => self.desk.on_closed(stream, &mut self.asked),
+            _ => {}
+        }
+    }
+
+    fn on_asked(&mut self, asked: Asked) {
+        match asked {
+            Asked::Command { call, command } => self.on_command(call, command),
+            Asked::Status { call } => {
+                let status = self.status();
+                self.fx.owner = DESK;
+                self.desk
+                    .on_status(self.now, call, status, &mut self.fx, &mut self.asked);
+            }
+        }
+    }
+
+    fn reply(&mut self, call: CallId, reply: Reply) {
+        if Desk::owns(call) {
+            self.fx.owner = DESK;
+            self.desk
+                .on_reply(self.now, call, &reply, &mut self.fx, &mut self.asked);
+        } else {
+            self.fx.reply(call, reply);
+        }
+    }
+
+    fn notify(&mut self, event: Event) {
+        self.fx.owner = DESK;
+        self.desk.on_event(self.now, &event, &mut self.fx);
+        self.fx.notify(event);
+    }
+
+    // --- peers
+
+    fn on_lobby_stream(&mut self, stream: StreamId, input: Input) {
+        let mut events = Vec::new();
+        let Some((session, _)) = self.lobby.get_mut(&stream) else {
+            return;
+        };
+        self.fx.owner = LOBBY;
+        match input {
+            Input::Received { bytes, .. } => {
+                session.on_bytes(self.now.mono, bytes, &mut self.fx, &mut events)
+            }
+            Input::Sent { len, .. } => session.on_sent(self.now.mono, len),
+            Input::Closed { .. } => {
+                self.lobby.remove(&stream);
+            }
+            _ => {}
+        }
+        for event in events {
+            if let SessionEvent::Hello { info_hash, .. } = event {
+                self.leave_lobby(stream, info_hash);
+            }
+        }
+    }
+
+    /// It has said which content it wants: over to that swarm, if there is one.
+    fn leave_lobby(&mut self, stream: StreamId, info_hash: [u8; 20]) {
+        match self.by_hash.get(&info_hash).copied() {
+            Some(owner) => {
+                if let Some((session, from)) = self.lobby.remove(&stream) {
+                    self.with_swarm(Some(owner), |swarm, c| swarm.take_session(session, from, c));
+                }
+            }
+            None => {
+                if let Some((session, _)) = self.lobby.get_mut(&stream) {
+                    session.close(&mut self.fx);
+                }
+            }
+        }
+    }
+
+    // --- coordinator
+
+    fn on_announcer_stream(&mut self, input: Input) {
+        let mut events = Vec::new();
+        self.fx.owner = ANNOUNCER;
+        if let Some(announcer) = &mut self.announcer {
+            announcer.on_stream(self.now, &input, &mut self.fx, &mut events);
+        }
+        self.settle_announcer(events);
+    }
+
+    fn tick_announcer(&mut self) {
+        let mut events = Vec::new();
+        self.fx.owner = ANNOUNCER;
+        if let Some(announcer) = &mut self.announcer {
+            announcer.on_tick(self.now, &mut self.fx, &mut events);
+        }
+        self.settle_announcer(events);
+    }
+
+    fn settle_announcer(&mut self, events: Vec<AnnouncerEvent>) {
+        for event in events {
+            match event {
+                AnnouncerEvent::Peers { info_hash, peers } => {
+                    let owner = self.by_hash.get(&info_hash.truncated()).copied();
+                    let now = self.now.mono;
+                    self.with_swarm(owner, |swarm, c| {
+                        let count = peers.len();
+                        swarm.add_candidates(peers.into_iter().map(|p| (p.addr, p.class)), c);
+                        swarm.tell_job(c, |job, _| job.on_peers_named(now, count));
+                    });
+                }
+                AnnouncerEvent::Record { token, answer } => {
+                    self.with_swarm(Some(token), |swarm, c| {
+                        swarm.tell_job(c, |job, a| job.on_record(answer, a))
+                    });
+                }
+                AnnouncerEvent::Lost { why } => {
+                    let text = format!(
+                        "the coordinator does not answer ({why}); downloads go on without new peers"
+                    );
+                    self.log(Level::Warn, text);
+                    let owners: Vec<u64> = self.swarms.keys().copied().collect();
+                    for owner in owners {
+                        self.with_swarm(Some(owner), |swarm, c| {
+                            swarm.tell_job(c, Job::on_no_coordinator)
+                        });
+                    }
+                }
+                AnnouncerEvent::Back => {
+                    self.log(Level::Info, "the coordinator answers again".to_string())
+                }
+                AnnouncerEvent::Stopped => {
+                    if let Some(shutdown) = &mut self.shutdown {
+                        shutdown.goodbye_said = true;
+                    }
+                }
+                AnnouncerEvent::Published { .. } => {}
+            }
+        }
+    }
+
+    fn log(&mut self, level: Level, text: String) {
+        self.fx.notify(Event::Log { level, text });
+    }
+
+    // --- settle
+
+    fn with_swarm(&mut self, owner: Option<u64>, f: impl FnOnce(&mut Swarm, &mut Context<'_>)) {
+        let Some(swarm) = owner.and_then(|owner| self.swarms.get_mut(&owner)) else {
+            return;
+        };
+        let mut events = Vec::new();
+        f(
+            swarm,
+            &mut Context {
+                now: self.now,
+                fx: &mut self.fx,
+                ev: &mut events,
+            },
+        );
+        let owner = swarm.owner;
+        self.said
+            .extend(events.into_iter().map(|event| (owner, event)));
+    }
+
+    fn settle(&mut self) {
+        loop {
+            if let Some((owner, event)) = self.said.pop_front() {
+                self.on_said(owner, event);
+            } else if let Some(asked) = self.asked.pop() {
+                self.on_asked(asked);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn on_said(&mut self, owner: u64, event: SwarmEvent) {
+        match event {
+            SwarmEvent::Lookup(key) => match &mut self.announcer {
+                Some(announcer) => announcer.lookup(self.now, owner, &key),
+                None => self.with_swarm(Some(owner), |swarm, c| {
+                    swarm.tell_job(c, Job::on_no_coordinator)
+                }),
+            },
+            SwarmEvent::Identified(info_hash) => {
+                self.by_hash.entry(info_hash.truncated()).or_insert(owner);
+                let named: Vec<_> = self
+                    .config
+                    .peers
+                    .iter()
+                    .map(|p| (*p, dial::class_by_address(p.ip())))
+                    .collect();
+                self.with_swarm(Some(owner), |swarm, c| swarm.add_candidates(named, c));
+                self.announce(owner, true);
+            }
+            SwarmEvent::Advanced => self.announce(owner, false),
+            SwarmEvent::Log(level, text) => self.log(level, text),
+            SwarmEvent::Ended(result) => self.on_ended(owner, result),
+        }
+    }
+
+    fn announce(&mut self, owner: u64, join: bool) {
+        let (Some(announcer), Some(swarm)) = (&mut self.announcer, self.swarms.get(&owner)) else {
+            return;
+        };
+        let Some(metainfo) = swarm.metainfo() else {
+            return;
+        };
+        let state = SwarmState {
+            have_pieces: swarm.have().count(),
+            left_bytes: swarm.left_bytes(),
+        };
+        if join {
+            announcer.join(self.now, metainfo.info_hash, state);
+            if announcer.is_lost() {
+                self.with_swarm(Some(owner), |swarm, c| {
+                    swarm.tell_job(c, Job::on_no_coordinator)
+                });
+            }
+        } else {
+            announcer.update(self.now, metainfo.info_hash, state);
+        }
+    }
+
+    fn on_ended(&mut self, owner: u64, result: Result<crate::command::Report, Failure>) {
+        let Some(swarm) = self.swarms.get_mut(&owner) else {
+            return;
+        };
+        let (call, id, good) = (swarm.call, swarm.id, result.is_ok());
+        let last = swarm.progress(self.now.mono).filter(|_| !swarm.sharing);
+        let reply = if swarm.sharing {
+            Reply::Shared(result.map(drop))
+        } else {
+            Reply::Got(result)
+        };
+        if let Some(progress) = last {
+            self.notify(Event::Progress {
+                call,
+                job: id,
+                progress,
+            });
+        }
+        self.with_swarm(Some(owner), Swarm::end_job);
+        self.announce(owner, false);
+        self.reply(call, reply);
+        if !good || !self.me.share {
+            self.dismiss(owner);
+        }
+    }
+
+    /// This content is not worked on or offered any more.
+    fn dismiss(&mut self, owner: u64) {
+        if !self.closing.insert(owner) {
+            return;
+        }
+        let hash = self
+            .swarms
+            .get(&owner)
+            .and_then(Swarm::metainfo)
+            .map(|m| m.info_hash);
+        if let Some(hash) = hash.filter(|h| self.by_hash.get(&h.truncated()) == Some(&owner)) {
+            self.by_hash.remove(&hash.truncated());
+            if let Some(announcer) = self.announcer.as_mut().filter(|_| self.shutdown.is_none()) {
+                announcer.leave(self.now, hash);
+            }
+        }
+        self.with_swarm(Some(owner), Swarm::close);
+    }
+
+    /// Swarms on their way out: close the file once their record is made, forget them once nothing is open.
+    fn sweep(&mut self) {
+        for owner in self.closing.clone() {
+            let Some(swarm) = self.swarms.get(&owner) else {
+                continue;
+            };
+            if swarm.is_settled() {
+                self.with_swarm(Some(owner), Swarm::close_file);
+            }
+            if self
+                .swarms
+                .get(&owner)
+                .is_some_and(|s| s.is_settled() && s.is_idle())
+            {
+                self.swarms.remove(&owner);
+                self.closing.remove(&owner);
+            }
+        }
+        let gone: Vec<CallId> = self
+            .stops
+            .iter()
+            .filter(|(_, owner)| !self.swarms.contains_key(owner))
+            .map(|(call, _)| *call)
+            .collect();
+        self.stops
+            .retain(|(_, owner)| self.swarms.contains_key(owner));
+        for call in gone {
+            self.reply(call, Reply::Stopped);
+        }
+    }
+
+    // --- the end
+
+    fn shut_down(&mut self, call: CallId) {
+        if self.shutdown.is_some() {
+            return self.reply(call, Reply::Stopped);
+        }
+        self.shutdown = Some(Shutdown {
+            call,
+            goodbye_said: self.announcer.is_none(),
+            done: false,
+        });
+        if let Some(announcer) = &mut self.announcer {
+            announcer.shutdown(self.now);
+        }
+        let owners: Vec<u64> = self.swarms.keys().copied().collect();
+        for owner in owners {
+            self.dismiss(owner);
+        }
+        for (session, _) in self.lobby.values_mut() {
+            session.close(&mut self.fx);
+        }
+    }
+
+    fn finish_shutdown(&mut self) {
+        let Some(shutdown) = &mut self.shutdown else {
+            return;
+        };
+        if shutdown.goodbye_said && !shutdown.done && self.swarms.is_empty() {
+            shutdown.done = true;
+            let call = shutdown.call;
+            self.reply(call, Reply::Stopped);
+            self.fx.owner = DESK;
+            self.desk.close(self.now, &mut self.fx);
+        }
+    }
+
+    // --- top up
+
+    fn tick(&mut self) {
+        self.fx.owner = DESK;
+        self.desk.on_tick(self.now, &mut self.fx);
+        self.fx.owner = LOBBY;
+        let mut faults = Vec::new();
+        for (session, _) in self.lobby.values_mut() {
+            session.on_tick(self.now.mono, &mut self.fx, &mut faults);
+        }
+        let owners: Vec<u64> = self.swarms.keys().copied().collect();
+        for owner in owners {
+            self.with_swarm(Some(owner), Swarm::on_tick);
+        }
+    }
+
+    fn top_up(&mut self) {
+        self.tick_announcer();
+        self.settle();
+        self.serve();
+        self.tell_progress();
+        self.sweep();
+        self.settle();
+        self.finish_shutdown();
+    }
+
+    /// Start reads for peers, one content after the other.
+    fn serve(&mut self) {
+        let mut again = true;
+        let mut events = Vec::new();
+        while again {
+            again = false;
+            for swarm in self.swarms.values_mut() {
+                let mut c = Context {
+                    now: self.now,
+                    fx: &mut self.fx,
+                    ev: &mut events,
+                };
+                again |= swarm.serve_one(&mut self.upload, &mut c);
+            }
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        let now = self.now.mono;
+        let due: Vec<Event> = self
+            .swarms
+            .values_mut()
+            .filter(|s| !s.sharing)
+            .filter_map(|s| {
+                s.progress_due(now).map(|progress| Event::Progress {
+                    call: s.call,
+                    job: s.id,
+                    progress,
+                })
+            })
+            .collect();
+        due.into_iter().for_each(|event| self.notify(event));
+    }
+
+    fn find_deadline(&self) -> Option<Deadline> {
+        let now = self.now.mono;
+        let waiting = self.upload.is_limited() && self.swarms.values().any(Swarm::has_uploads);
+        let upload = waiting.then(|| Deadline::new(self.upload.ready_at(), "upload rate limit"));
+        let children = [
+            self.desk.deadline(),
+            self.announcer.as_ref().and_then(Announcer::deadline),
+            upload,
+        ];
+        let lobby = self.lobby.values().map(|(session, _)| session.deadline());
+        let swarms = self.swarms.values().map(|s| s.deadline(now));
+        children
+            .into_iter()
+            .chain(lobby)
+            .chain(swarms)
+            .fold(None, Deadline::earlier)
+    }
+}
+
+impl Machine for Agent {
+    fn handle(&mut self, now: Now, input: Input) {
+        self.now = Now {
+            mono: now.mono.max(self.now.mono),
+            wall: now.wall,
+        };
+        let due = self.next.is_some_and(|next| next.at <= self.now.mono);
+        self.route(input);
+        self.settle();
+        if due {
+            self.tick();
+            self.settle();
+        }
+        self.top_up();
+        self.next = self.find_deadline();
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.fx.poll()
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.next
+    }
+
+    fn check(&self) {
+        self.swarms.values().for_each(Swarm::check);
+        self.desk.check();
+        assert!(
+            self.said.is_empty() && self.asked.is_empty(),
+            "an event outlived its call"
+        );
+    }
+}
+
+fn announcer(
+    text: &str,
+    proxies: &Proxies,
+    peer_id: PeerId,
+    rng: &mut Rng,
+) -> Result<Announcer, Failure> {
+    let coordinator = Url::parse(text).map_err(|error| {
+        let what = format!("cannot use the coordinator {text}");
+        Failure::new(FailureKind::Usage, what, error.to_string())
+            .remedy("give --coordinator a URL like http://host:7680")
+    })?;
+    let config = AnnouncerConfig {
+        coordinator,
+        proxies: proxies.clone(),
+        peer_id: peer_id.0,
+        scope: Scope::default(),
+        group: None,
+    };
+    Ok(Announcer::new(config, rng.fork()))
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use bytes::{Buf as _, Bytes};
 
 /// The slices that make up one block or more, in order.
-pub type Slices = Vec<Bytes>;
+pub(super) type Slices = Vec<Bytes>;
 
 /// Blocks that have arrived, by piece.
 #[derive(Debug, Default)]
@@ -31,10 +31,6 @@ impl Assembly {
             .flatten()
             .flat_map(|(_, data)| data)
             .collect()
-    }
-
-    pub(super) fn forget(&mut self, piece: u32) {
-        self.pieces.remove(&piece);
     }
 
     pub(super) fn clear(&mut self) {

@@ -1,5 +1,805 @@
-//! One download.
+//! One download: from the caller's request to the verified file.
+//!
+//! ```text
+//!  opening ─ identifying ─┬─ rechecking ─┬─ running ─ whole-file hash ─ finishing ─ ended
+//!     (disk) (coordinator)│  (resume)    │
+//!                         └─ probing ────┴─ streaming (length unknown)
+//!                            (HTTP only)
+//! ```
+//!
+//! Decides: what the file is and which rung of the trust ladder it stands on (design §5), which source may be
+//! asked for which piece and when, what becomes of bytes that do not match, when to give up.
+//! Never does: wire messages (session), HTTP (web source), choosing pieces (picker).
+//!
+//! Invariants: nothing is written before it is verified against the highest rung available; every byte is
+//! counted once, useful in one class or wasted; what is begun in memory stays below `OPEN_BYTES_MAX`.
+//!
+//! Tested in `core/tests/swarm.rs`, `matrix.rs`, `resume.rs`.
 
 mod assembly;
+mod peers;
 mod resume;
 mod storage;
+mod tally;
+mod verify;
+mod web;
+
+use crate::announce::{Key, Lookup};
+use crate::command::{GetRequest, Level, Progress, Report, ShareRequest, Verified};
+use crate::content::{Bitfield, Digest, Geometry, HashDone, LayerBuilder, Metainfo, PieceLayer};
+use crate::failure::{Failure, FailureKind};
+use crate::http::{Proxies, Url};
+use crate::ids::{OpId, SourceId};
+use crate::limits::{LOOKUP_WAIT, PATIENCE, PEER_GRACE, PROGRESS_EVERY};
+use crate::machine::Effects;
+use crate::picker::Picker;
+use crate::rng::Rng;
+use crate::session::Session;
+use crate::stats::TokenBucket;
+use crate::time::{Deadline, Mono, Now};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use assembly::Assembly;
+use core::time::Duration;
+pub use resume::Resume;
+pub use storage::{Storage, StorageEvent};
+use tally::Tally;
+use verify::{Verdict, Verifier};
+use web::Web;
+
+/// The open connections of one content.
+pub type Sessions = BTreeMap<SourceId, Session>;
+
+/// What a job may touch while it is called.
+pub struct Around<'a> {
+    pub now: Now,
+    pub fx: &'a mut Effects,
+    pub storage: &'a mut Storage,
+    pub sessions: &'a mut Sessions,
+    pub ev: &'a mut Vec<JobEvent>,
+}
+
+/// What the parent hears.
+#[derive(Debug)]
+pub enum JobEvent {
+    /// Ask the coordinator what this is; the answer goes to [`Job::on_record`].
+    Lookup(Key),
+    /// The content is known: peers may be met.
+    Identified(Arc<Metainfo>),
+    /// A piece is verified and stored.
+    Have(u32),
+    /// Peers gave the piece layer that the metainfo lacked.
+    Layer(PieceLayer),
+    /// A stored piece turned out damaged.
+    Lost(u32),
+    /// Tell the neighbours what is fetched from a scarce source, or no longer is.
+    Claim {
+        pieces: Vec<u32>,
+        on: bool,
+    },
+    /// This source gave bytes that do not match.
+    Blame(SourceId),
+    Log(Level, String),
+    /// The download is over, one way or the other. Comes once.
+    Ended(Result<Report, Failure>),
+}
+
+/// One download.
+#[derive(Debug)]
+pub struct Job {
+    request: GetRequest,
+    /// Only verify a complete file, to offer it.
+    sharing: bool,
+    phase: Phase,
+    metainfo: Option<Arc<Metainfo>>,
+    /// The metainfo came without its piece layer: peers are asked for it.
+    learning: Option<LayerBuilder>,
+    found: Option<Resume>,
+    picker: Option<Picker>,
+    assembly: Assembly,
+    verifier: Verifier,
+    web: Web,
+    recheck: Recheck,
+    tally: Tally,
+    limit: TokenBucket,
+    rng: Rng,
+    started: Mono,
+    last_progress: Mono,
+    told_at: Mono,
+    writing: u32,
+    catching_up: bool,
+    /// Pieces we have told the neighbours we fetch.
+    claimed: BTreeSet<u32>,
+    /// Peers hold what we lack and do not deliver enough, since then.
+    short_since: Option<Mono>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Opening,
+    Identifying {
+        until: Mono,
+    },
+    /// HTTP only: waiting for the first answer, which tells the length.
+    Probing,
+    /// Reading back what an earlier run left.
+    Rechecking,
+    Running,
+    /// A body of unknown length, in order.
+    Streaming(web::Streaming),
+    Finishing,
+    Ended,
+}
+
+#[derive(Debug, Default)]
+struct Recheck {
+    queue: VecDeque<u32>,
+    under_way: u32,
+}
+
+/// What a job must know of its agent.
+#[derive(Clone, Debug)]
+pub struct JobConfig {
+    pub has_coordinator: bool,
+    pub proxies: Proxies,
+}
+
+impl Job {
+    /// A download. The parent has made `a.storage` for it, whose answers go to [`Job::on_storage`].
+    pub fn new(request: GetRequest, config: &JobConfig, mut rng: Rng, a: &mut Around<'_>) -> Self {
+        let mono = a.now.mono;
+        let limit = TokenBucket::new(request.limit_bytes_per_s);
+        let web = Web::new(config.proxies.clone(), rng.fork(), request.require_peers);
+        let mut job = Self {
+            phase: Phase::Opening,
+            metainfo: None,
+            learning: None,
+            found: None,
+            picker: None,
+            assembly: Assembly::default(),
+            verifier: Verifier::default(),
+            web,
+            recheck: Recheck::default(),
+            tally: Tally::default(),
+            limit,
+            rng,
+            started: mono,
+            last_progress: mono,
+            told_at: mono,
+            writing: 0,
+            catching_up: false,
+            claimed: BTreeSet::new(),
+            short_since: None,
+            sharing: false,
+            request,
+        };
+        if job.request.sha256.is_some() {
+            job.verifier.want_flat();
+        }
+        if !config.has_coordinator {
+            let wait = if job.request.peers.is_empty() {
+                Duration::ZERO
+            } else {
+                PEER_GRACE
+            };
+            job.web.allow_from(mono + wait);
+        }
+        job
+    }
+
+    /// Verify a complete local file against its metainfo.
+    pub fn share(share: ShareRequest, config: &JobConfig, rng: Rng, a: &mut Around<'_>) -> Self {
+        let request = GetRequest {
+            metainfo: Some(share.metainfo),
+            output: share.path,
+            ..GetRequest::default()
+        };
+        Self {
+            sharing: true,
+            ..Self::new(request, config, rng, a)
+        }
+    }
+
+    pub const fn metainfo(&self) -> Option<&Arc<Metainfo>> {
+        self.metainfo.as_ref()
+    }
+
+    pub const fn picker(&self) -> Option<&Picker> {
+        self.picker.as_ref()
+    }
+
+    pub const fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    // --- what the file is
+
+    fn begin(&mut self, a: &mut Around<'_>) {
+        if let Some(bytes) = self.request.metainfo.take() {
+            return match Metainfo::parse(&bytes) {
+                Ok(metainfo) => self.identify(Arc::new(metainfo), a),
+                Err(error) => {
+                    let what = "cannot use the metainfo file";
+                    self.fail(Failure::new(FailureKind::Usage, what, error.to_string()), a);
+                }
+            };
+        }
+        if self.web.is_allowed(a.now.mono + PEER_GRACE) {
+            return self.probe(a);
+        }
+        let until = a.now.mono + LOOKUP_WAIT;
+        self.phase = Phase::Identifying { until };
+        let key = match (&self.request.sha256, self.request.urls.first()) {
+            (Some(sha256), _) => Key::Sha256(*sha256),
+            (None, Some(url)) => Key::Url(url.clone()),
+            (None, None) => return self.probe(a),
+        };
+        a.ev.push(JobEvent::Lookup(key));
+    }
+
+    /// The coordinator's answer to the lookup.
+    pub fn on_record(&mut self, answer: Lookup, a: &mut Around<'_>) {
+        if !matches!(self.phase, Phase::Identifying { .. }) {
+            return;
+        }
+        match answer {
+            Lookup::Found(record) => {
+                let parsed = Metainfo::parse(&record.metainfo)
+                    .ok()
+                    .filter(|_| self.may_believe(record.sha256));
+                match parsed {
+                    Some(metainfo) => self.identify(Arc::new(metainfo), a),
+                    None => {
+                        let text = "the coordinator's record is not of the file asked for; going on without peers";
+                        a.ev.push(JobEvent::Log(Level::Warn, text.to_string()));
+                        self.probe(a);
+                    }
+                }
+            }
+            Lookup::Unknown | Lookup::Failed(_) | Lookup::Pending(_) => self.probe(a),
+        }
+    }
+
+    fn may_believe(&self, sha256: Option<Digest>) -> bool {
+        // With a hash from the caller the record is only a hint: the whole file is checked at the end.
+        self.request.sha256.is_none() || sha256.is_none() || sha256 == self.request.sha256
+    }
+
+    /// The content is known by its Merkle tree.
+    fn identify(&mut self, metainfo: Arc<Metainfo>, a: &mut Around<'_>) {
+        for url in &metainfo.urls {
+            if !self.request.urls.contains(url) {
+                self.request.urls.push(url.clone());
+            }
+        }
+        if let Err(failure) = self.open_web(true) {
+            return self.fail(failure, a);
+        }
+        match &metainfo.layer {
+            Some(layer) => self.verifier.know_layer(layer.clone()),
+            None => self.learning = Some(LayerBuilder::new(metainfo.geometry, metainfo.id.root)),
+        }
+        let geometry = metainfo.geometry;
+        let mut identity = storage::identity(geometry, Bitfield::empty(geometry.pieces()));
+        identity.root = Some(metainfo.id.root);
+        if let Some(found) = self
+            .found
+            .take()
+            .filter(|f| f.is_of(&metainfo.id, &geometry))
+        {
+            self.recheck.queue = found.have.iter().collect();
+            identity.have = found.have;
+        }
+        self.picker = Some(Picker::new(
+            geometry,
+            self.request.sequential,
+            &mut self.rng,
+        ));
+        self.metainfo = Some(Arc::clone(&metainfo));
+        self.phase = Phase::Rechecking;
+        if self.sharing {
+            self.recheck.queue = (0..geometry.pieces()).collect();
+            self.recheck_more(a);
+        } else {
+            a.storage.identify(identity);
+            a.storage.allocate(&geometry, a.fx);
+        }
+        self.web.allow_from(a.now.mono + LOOKUP_WAIT);
+        a.ev.push(JobEvent::Identified(metainfo));
+    }
+
+    /// Nobody knows a hash: HTTP only, from what its first answer says.
+    fn probe(&mut self, a: &mut Around<'_>) {
+        if let Err(failure) = self.open_web(false) {
+            return self.fail(failure, a);
+        }
+        if !self.web.has_source() {
+            let (what, why) = (
+                format!("cannot download {}", self.request.output),
+                "there is no URL to fetch it from",
+            );
+            return self.fail(Failure::new(FailureKind::Usage, what, why), a);
+        }
+        self.web.allow_from(a.now.mono);
+        self.phase = Phase::Probing;
+        if let Some(found) = self
+            .found
+            .take()
+            .filter(|f| self.web.can_resume(f, &self.request.urls))
+        {
+            self.set_geometry(found.geometry, a);
+            found.have.iter().for_each(|piece| self.restore(piece, a));
+            a.storage.identify(found);
+            self.phase = Phase::Running;
+        }
+    }
+
+    fn open_web(&mut self, verified: bool) -> Result<(), Failure> {
+        let mut urls = Vec::new();
+        for text in &self.request.urls {
+            let url = Url::parse(text).map_err(|error| {
+                Failure::new(
+                    FailureKind::Usage,
+                    format!("cannot use the URL {text}"),
+                    error.to_string(),
+                )
+            })?;
+            urls.push(url);
+        }
+        let known = self
+            .found
+            .as_ref()
+            .filter(|_| !verified)
+            .and_then(Resume::known);
+        self.web.open(urls, known, verified);
+        Ok(())
+    }
+
+    fn set_geometry(&mut self, geometry: Geometry, a: &mut Around<'_>) {
+        self.picker = Some(Picker::new(
+            geometry,
+            self.request.sequential,
+            &mut self.rng,
+        ));
+        a.storage.allocate(&geometry, a.fx);
+    }
+
+    /// A piece of an earlier run that is good.
+    fn restore(&mut self, piece: u32, a: &mut Around<'_>) {
+        if let Some(picker) = &mut self.picker {
+            picker.verified(piece);
+            self.tally.resumed += u64::from(picker.geometry().piece_len(piece));
+            a.ev.push(JobEvent::Have(piece));
+        }
+    }
+
+    // --- the disk
+
+    pub fn on_storage(&mut self, event: StorageEvent, a: &mut Around<'_>) {
+        match event {
+            StorageEvent::Opened { resume, .. } => {
+                self.found = resume;
+                self.begin(a);
+            }
+            StorageEvent::Allocated => {
+                if matches!(self.phase, Phase::Rechecking) {
+                    self.recheck_more(a);
+                }
+            }
+            StorageEvent::Written { piece } => self.on_written(piece, a),
+            StorageEvent::WrittenAt { len } => self.on_written_at(len, a),
+            StorageEvent::Read { token, result } => match (result, ReadFor::of(token)) {
+                (Ok(bytes), ReadFor::Recheck(piece)) => {
+                    self.verifier.check_stored(piece, bytes, a.fx)
+                }
+                (Ok(bytes), ReadFor::CatchUp(piece)) => {
+                    self.catching_up = false;
+                    self.verifier.catch_up(piece, bytes, a.fx);
+                }
+                (Err(_), ReadFor::Recheck(piece)) => self.on_rechecked(piece, false, a),
+                (Err(_), ReadFor::CatchUp(piece)) => {
+                    self.catching_up = false;
+                    self.lose(piece, a);
+                }
+            },
+            StorageEvent::Finished => self.on_finished(a),
+            StorageEvent::Failed(failure) => self.fail(failure, a),
+        }
+    }
+
+    fn on_written(&mut self, piece: u32, a: &mut Around<'_>) {
+        let Some(picker) = &mut self.picker else {
+            return;
+        };
+        self.writing = self.writing.saturating_sub(1);
+        let givers = picker.verified(piece);
+        self.tally.credit(piece, &givers, picker.geometry());
+        self.claimed.remove(&piece);
+        self.last_progress = a.now.mono;
+        a.ev.push(JobEvent::Have(piece));
+    }
+
+    fn recheck_more(&mut self, a: &mut Around<'_>) {
+        let Some(geometry) = self.picker.as_ref().map(|p| *p.geometry()) else {
+            return;
+        };
+        while self.recheck.under_way < RECHECKS_AT_ONCE
+            && let Some(piece) = self.recheck.queue.pop_front()
+        {
+            self.recheck.under_way += 1;
+            let token = ReadFor::Recheck(piece).token();
+            a.storage.read(
+                token,
+                geometry.piece_offset(piece),
+                geometry.piece_len(piece),
+                a.fx,
+            );
+        }
+        if self.recheck.under_way == 0 && matches!(self.phase, Phase::Rechecking) {
+            self.phase = Phase::Running;
+            self.last_progress = a.now.mono;
+            if self.sharing {
+                self.end_share(a);
+            }
+        }
+    }
+
+    fn on_rechecked(&mut self, piece: u32, good: bool, a: &mut Around<'_>) {
+        self.recheck.under_way = self.recheck.under_way.saturating_sub(1);
+        if good {
+            self.restore(piece, a);
+        } else {
+            a.storage.forget(piece);
+        }
+        self.recheck_more(a);
+    }
+
+    fn lose(&mut self, piece: u32, a: &mut Around<'_>) {
+        if let Some(picker) = &mut self.picker {
+            picker.lost(piece);
+            a.storage.forget(piece);
+            a.ev.push(JobEvent::Lost(piece));
+        }
+    }
+
+    // --- pieces
+
+    /// All blocks of a piece may be here: hash it, or store it at once if there is nothing to compare with.
+    fn piece_arrived(&mut self, piece: u32, a: &mut Around<'_>) {
+        if !self
+            .picker
+            .as_mut()
+            .is_some_and(|p| p.finish_if_whole(piece))
+        {
+            return;
+        }
+        let chunks = self.assembly.take(piece);
+        if let Some(chunks) = self.verifier.check_fresh(piece, chunks, a.fx) {
+            self.store(piece, chunks, a);
+        }
+    }
+
+    fn store(&mut self, piece: u32, chunks: assembly::Slices, a: &mut Around<'_>) {
+        let Some(picker) = &self.picker else { return };
+        self.writing += 1;
+        a.storage
+            .write(piece, picker.geometry().piece_offset(piece), chunks, a.fx);
+    }
+
+    pub fn on_hashed(&mut self, op: OpId, done: HashDone, a: &mut Around<'_>) {
+        match self.verifier.on_hashed(op, done) {
+            Some(Verdict::Good {
+                piece,
+                chunks,
+                blame,
+            }) => {
+                self.store(piece, chunks, a);
+                a.ev.extend(blame.into_iter().map(JobEvent::Blame));
+            }
+            Some(Verdict::Bad { piece, leaves }) => self.on_bad(piece, leaves, a),
+            Some(Verdict::Rechecked { piece, good }) => self.on_rechecked(piece, good, a),
+            Some(Verdict::CaughtUp) | None => {}
+        }
+    }
+
+    fn on_bad(&mut self, piece: u32, leaves: Vec<Digest>, a: &mut Around<'_>) {
+        let Some(picker) = &mut self.picker else {
+            return;
+        };
+        let givers = picker.failed(piece);
+        self.tally.waste(picker.geometry().piece_len(piece).into());
+        let distinct: BTreeSet<SourceId> = givers.iter().flatten().copied().collect();
+        if let (1, Some(only)) = (distinct.len(), distinct.first()) {
+            a.ev.push(JobEvent::Blame(*only));
+        } else {
+            self.verifier.suspect(piece, givers, leaves);
+        }
+    }
+
+    // --- time
+
+    pub fn on_tick(&mut self, a: &mut Around<'_>) {
+        let mono = a.now.mono;
+        if let Phase::Identifying { until } = self.phase
+            && until <= mono
+        {
+            let text = "the coordinator does not answer; going on over HTTP";
+            a.ev.push(JobEvent::Log(Level::Warn, text.to_string()));
+            self.probe(a);
+        }
+        self.tick_web(a);
+        if self.is_transferring() && mono.since(self.last_progress) >= PATIENCE {
+            self.give_up(a);
+        }
+    }
+
+    pub fn deadline(&self, now: Mono) -> Option<Deadline> {
+        let own = match self.phase {
+            Phase::Ended | Phase::Opening | Phase::Finishing => None,
+            Phase::Identifying { until } => Some(Deadline::new(until, "coordinator lookup")),
+            Phase::Probing | Phase::Rechecking | Phase::Running | Phase::Streaming(_) => {
+                let patience = Deadline::new(self.last_progress + PATIENCE, "no progress");
+                let tell = Deadline::new(self.told_at + PROGRESS_EVERY, "tell progress");
+                Deadline::earlier(Some(patience), Some(tell))
+            }
+        };
+        let web = if self.is_ended() {
+            None
+        } else {
+            self.web.deadline(now)
+        };
+        let limit = (self.limit.is_limited() && self.is_transferring())
+            .then(|| Deadline::new(self.limit.ready_at(), "download rate limit"))
+            .filter(|limit| limit.at > now);
+        Deadline::earlier(Deadline::earlier(own, web), limit)
+    }
+
+    fn is_transferring(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Probing | Phase::Running | Phase::Streaming(_)
+        )
+    }
+
+    /// A moment to tell how far it is, if it is time again.
+    pub fn progress_due(&mut self, now: Mono, sessions: &Sessions) -> Option<Progress> {
+        let due = self.is_transferring() || matches!(self.phase, Phase::Rechecking);
+        if !due || now < self.told_at + PROGRESS_EVERY {
+            return None;
+        }
+        self.told_at = now;
+        Some(self.progress(now, sessions))
+    }
+
+    pub fn progress(&mut self, now: Mono, sessions: &Sessions) -> Progress {
+        let geometry = self.picker.as_ref().map(|p| *p.geometry());
+        Progress {
+            length: geometry.map_or(0, |g| g.length()),
+            done: self.tally.resumed + self.tally.received.total(),
+            resumed: self.tally.resumed,
+            received: self.tally.received,
+            wasted: self.tally.wasted,
+            rate_bytes_per_s: self.tally.rate.bytes_per_s(now),
+            peers: sessions.values().filter(|s| s.is_open()).count() as u32,
+        }
+    }
+
+    /// HTTP may begin a little after the peers were named, so that their claims are heard first.
+    pub fn on_peers_named(&mut self, now: Mono, count: usize) {
+        let wait = if count == 0 {
+            0
+        } else {
+            PEER_GRACE.as_micros() as u64
+        };
+        let jitter = self.rng.below(wait);
+        self.web
+            .allow_from(now + Duration::from_micros(wait / 2 + jitter));
+    }
+
+    /// The coordinator cannot name any: do not wait for peers.
+    pub fn on_no_coordinator(&mut self, a: &mut Around<'_>) {
+        self.web.allow_from(a.now.mono);
+        if matches!(self.phase, Phase::Identifying { .. }) {
+            self.probe(a);
+        }
+    }
+
+    // --- handing out work
+
+    /// Ask for as much as limits and sources allow, and finish when all is there.
+    pub fn top_up(&mut self, a: &mut Around<'_>) {
+        for _ in 0..TOP_UPS_MAX {
+            self.hand_out(a);
+            if !self.settle_said(a) {
+                break;
+            }
+        }
+    }
+
+    fn hand_out(&mut self, a: &mut Around<'_>) {
+        match self.phase {
+            Phase::Running => {
+                self.note_shortage(a);
+                self.top_up_web(a);
+                self.top_up_peers(a);
+                self.catch_up_flat(a);
+                self.finish_if_complete(a);
+            }
+            Phase::Probing | Phase::Streaming(_) => self.top_up_web(a),
+            _ => {}
+        }
+    }
+
+    fn catch_up_flat(&mut self, a: &mut Around<'_>) {
+        let (Some(picker), false) = (&self.picker, self.catching_up) else {
+            return;
+        };
+        if let Some(piece) = self
+            .verifier
+            .flat_wants()
+            .filter(|piece| picker.have().has(*piece))
+        {
+            self.catching_up = true;
+            let (offset, len) = (
+                picker.geometry().piece_offset(piece),
+                picker.geometry().piece_len(piece),
+            );
+            a.storage
+                .read(ReadFor::CatchUp(piece).token(), offset, len, a.fx);
+        }
+    }
+
+    fn finish_if_complete(&mut self, a: &mut Around<'_>) {
+        let Some(picker) = self.picker.as_ref().filter(|p| p.is_complete()) else {
+            return;
+        };
+        let pieces = picker.geometry().pieces();
+        if self.verifier.has_flat() {
+            let Some(digest) = self.verifier.flat_digest(pieces) else {
+                return;
+            };
+            if let Some(asked) = self.request.sha256.filter(|asked| *asked != digest) {
+                return self.fail(
+                    mismatch(&self.request.output, asked, digest, a.storage.part_path()),
+                    a,
+                );
+            }
+            self.tally.sha256 = Some(digest);
+        }
+        self.web.close(a.fx);
+        self.phase = Phase::Finishing;
+        a.storage.finish(a.fx);
+    }
+
+    // --- the end
+
+    fn on_finished(&mut self, a: &mut Around<'_>) {
+        let length = self.picker.as_ref().map_or(0, |p| p.geometry().length());
+        let verified = match (self.request.sha256, &self.metainfo) {
+            (Some(_), _) => Verified::Sha256,
+            (None, Some(_)) => Verified::Merkle,
+            (None, None) => Verified::Length,
+        };
+        let report = Report {
+            output: self.request.output.clone(),
+            length,
+            elapsed_us: a.now.mono.since(self.started).as_micros() as u64,
+            received: self.tally.received,
+            wasted: self.tally.wasted,
+            resumed: self.tally.resumed,
+            peers: self.tally.peers(),
+            verified,
+            sha256: self.tally.sha256,
+        };
+        self.end(Ok(report), a);
+    }
+
+    fn end_share(&mut self, a: &mut Around<'_>) {
+        if self.picker.as_ref().is_some_and(Picker::is_complete) {
+            return self.on_finished(a);
+        }
+        let what = format!("cannot share {}", self.request.output);
+        let failure = Failure::new(
+            FailureKind::Mismatch,
+            what,
+            "it is not the file its metainfo names",
+        );
+        self.fail(failure.remedy("publish it again"), a);
+    }
+
+    /// Stop now, keeping what is good.
+    pub fn stop(&mut self, a: &mut Around<'_>) {
+        let what = format!("stopped before {} was complete", self.request.output);
+        let failure = Failure::new(FailureKind::Interrupted, what, "the caller asked")
+            .remedy("run the same command again to resume");
+        self.fail(failure, a);
+    }
+
+    fn give_up(&mut self, a: &mut Around<'_>) {
+        let failure = self.web.last_failure().unwrap_or_else(|| {
+            let what = format!("cannot download {}", self.request.output);
+            let why = format!("no source delivered anything for {} s", PATIENCE.as_secs());
+            Failure::new(FailureKind::Unavailable, what, why).remedy("name a URL or more peers")
+        });
+        self.fail(failure, a);
+    }
+
+    fn fail(&mut self, failure: Failure, a: &mut Around<'_>) {
+        if !self.is_ended() {
+            a.storage.record_soon(a.fx);
+            self.end(Err(failure), a);
+        }
+    }
+
+    fn end(&mut self, result: Result<Report, Failure>, a: &mut Around<'_>) {
+        self.web.close(a.fx);
+        self.assembly.clear();
+        self.phase = Phase::Ended;
+        a.ev.push(JobEvent::Ended(result));
+    }
+
+    /// Asserts the invariants of the header.
+    pub fn check(&self) {
+        if let Some(picker) = &self.picker {
+            picker.check();
+            let piece = u64::from(picker.geometry().piece_length());
+            assert!(
+                picker.open_bytes() <= peers::OPEN_BYTES_MAX + 2 * piece,
+                "too much begun in memory"
+            );
+        }
+    }
+}
+
+/// What a disk read of a job is for, packed in its token.
+enum ReadFor {
+    Recheck(u32),
+    CatchUp(u32),
+}
+
+impl ReadFor {
+    /// Tokens of jobs have this bit; those of uploads have not.
+    const JOB: u64 = 1 << 63;
+    const CATCH_UP: u64 = 1 << 62;
+
+    const fn token(&self) -> u64 {
+        match self {
+            Self::Recheck(piece) => Self::JOB | *piece as u64,
+            Self::CatchUp(piece) => Self::JOB | Self::CATCH_UP | *piece as u64,
+        }
+    }
+
+    const fn of(token: u64) -> Self {
+        let piece = token as u32;
+        if token & Self::CATCH_UP == 0 {
+            Self::Recheck(piece)
+        } else {
+            Self::CatchUp(piece)
+        }
+    }
+}
+
+/// Whether a storage read belongs to the job (else to an upload).
+pub const fn is_job_read(token: u64) -> bool {
+    token & ReadFor::JOB != 0
+}
+
+const RECHECKS_AT_ONCE: u32 = 4;
+
+/// A lane that fails at once is asked again in the same step at most this often.
+const TOP_UPS_MAX: u32 = 8;
+
+fn mismatch(output: &str, asked: Digest, found: Digest, part: &str) -> Failure {
+    let why = format!("its SHA-256 is {found}, but {asked} was asked for");
+    Failure::new(
+        FailureKind::Mismatch,
+        format!("{output} is not the file you want"),
+        why,
+    )
+    .remedy(format!(
+        "check --sha256 and the URL; what was downloaded is kept in {part}"
+    ))
+}

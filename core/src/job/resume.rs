@@ -1,6 +1,7 @@
 //! What a later run must know to go on: the resume file beside the unfinished output.
 
 use crate::content::{Bitfield, ContentId, Digest, Geometry};
+use crate::http::{Known, Url, Validator};
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -12,9 +13,9 @@ pub struct Resume {
     pub geometry: Geometry,
     /// The Merkle root, when it was known.
     pub root: Option<Digest>,
-    /// The URL the bytes came from and its validator (strong ETag or Last-Modified), when there is no root.
+    /// The URL the bytes came from and what tells its version, when there is no root.
     pub url: Option<String>,
-    pub validator: Option<String>,
+    pub validator: Option<Validator>,
     pub have: Bitfield,
 }
 
@@ -29,7 +30,11 @@ struct File {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     url: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    validator: Option<String>,
+    etag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_modified: Option<String>,
+    #[serde(default)]
+    date_is_strong: bool,
     /// Hex of the bitfield, BEP 3 order.
     have: String,
 }
@@ -49,11 +54,17 @@ impl Resume {
             None => None,
         };
         let have = Bitfield::from_bytes(&from_hex(&file.have)?, geometry.pieces())?;
+        let validator =
+            (file.etag.is_some() || file.last_modified.is_some()).then_some(Validator {
+                etag: file.etag,
+                last_modified: file.last_modified,
+                date_is_strong: file.date_is_strong,
+            });
         Some(Self {
             geometry,
             root,
             url: file.url,
-            validator: file.validator,
+            validator,
             have,
         })
     }
@@ -65,10 +76,26 @@ impl Resume {
             piece_length: self.geometry.piece_length(),
             root: self.root.map(|r| r.to_string()),
             url: self.url.clone(),
-            validator: self.validator.clone(),
+            etag: self.validator.as_ref().and_then(|v| v.etag.clone()),
+            last_modified: self
+                .validator
+                .as_ref()
+                .and_then(|v| v.last_modified.clone()),
+            date_is_strong: self.validator.as_ref().is_some_and(|v| v.date_is_strong),
             have: to_hex(self.have.as_bytes()),
         };
         serde_json::to_vec(&file).unwrap_or_default().into()
+    }
+
+    /// The version of the origin's file that the bytes on disk are of, if there is one to be told by.
+    pub fn known(&self) -> Option<Known> {
+        let url = Url::parse(self.url.as_ref()?).ok()?;
+        let validator = self.validator.clone().filter(|v| v.if_range().is_some())?;
+        Some(Known {
+            length: Some(self.geometry.length()),
+            validator: Some(validator),
+            url,
+        })
     }
 
     /// Whether these bytes belong to this content.
@@ -127,7 +154,7 @@ mod tests {
     #[test]
     fn version_1_sample_loads() {
         let sample = br#"{"dovetail_resume":1,"length":32768,"piece_length":16384,
-            "url":"http://o/f","validator":"\"e\"","have":"80"}"#;
+            "url":"http://o/f","etag":"\"e\"","have":"80"}"#;
         let resume = Resume::parse(sample).unwrap();
         assert!(resume.have.has(0) && !resume.have.has(1) && resume.root.is_none());
     }

@@ -143,6 +143,14 @@ impl Storage {
         self.identity = Some(identity);
     }
 
+    /// This piece is not good after all.
+    pub fn forget(&mut self, piece: u32) {
+        self.written.retain(|p| *p != piece);
+        if let Some(identity) = &mut self.identity {
+            identity.have.remove(piece);
+        }
+    }
+
     pub fn allocate(&mut self, geometry: &Geometry, fx: &mut Effects) {
         if let Some(file) = self.file {
             self.order(
@@ -231,6 +239,11 @@ impl Storage {
     /// Nothing written is waiting to be recorded.
     pub fn is_recorded(&self) -> bool {
         self.written.is_empty() && !self.recording
+    }
+
+    /// No operation is under way.
+    pub fn is_idle(&self) -> bool {
+        self.ops.is_empty()
     }
 
     pub fn close(&mut self, fx: &mut Effects) {
@@ -426,7 +439,7 @@ impl Storage {
 }
 
 /// Pieces of `have` as a fresh identity for [`Storage::identify`].
-pub fn identity(geometry: Geometry, have: Bitfield) -> Resume {
+pub(super) fn identity(geometry: Geometry, have: Bitfield) -> Resume {
     Resume {
         geometry,
         root: None,

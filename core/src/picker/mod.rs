@@ -202,6 +202,10 @@ impl Picker {
             .is_none_or(|n| *n == 0)
     }
 
+    pub fn is_free(&self, piece: u32) -> bool {
+        self.state(piece) == State::Free
+    }
+
     /// Whether some missing, unbegun piece is held by a peer: peers could be delivering.
     pub fn peers_hold_missing(&self) -> bool {
         self.peers.values().any(|p| p.useful > 0 && !p.seed)
@@ -296,7 +300,8 @@ impl Picker {
             .find_map(|(piece, partial)| partial.reserve_again(source, *piece, max_blocks, &slow))
     }
 
-    fn pick_begun(&mut self, source: SourceId, max_blocks: u32) -> Option<Run> {
+    /// More of what is begun already; opens nothing.
+    pub fn pick_begun(&mut self, source: SourceId, max_blocks: u32) -> Option<Run> {
         let peer = self.peers.get(&source);
         self.partial
             .iter_mut()
@@ -305,6 +310,18 @@ impl Picker {
             })
             .min_by_key(|(_, partial)| partial.missing())
             .and_then(|(piece, partial)| partial.reserve(source, *piece, max_blocks))
+    }
+
+    /// What is left of a begun piece, for an HTTP lane.
+    pub fn pick_rest(&mut self, lane: SourceId, reach: Reach) -> Option<Run> {
+        let availability = &self.availability;
+        let scarce = |piece: &u32| availability.get(*piece as usize).is_none_or(|n| *n == 0);
+        self.partial
+            .iter_mut()
+            .filter(|(piece, partial)| {
+                (reach == Reach::Any || scarce(piece)) && partial.has_free(lane)
+            })
+            .find_map(|(piece, partial)| partial.reserve(lane, *piece, u32::MAX))
     }
 
     fn find_free(&self, source: SourceId, reach: Reach) -> Option<u32> {
@@ -404,9 +421,13 @@ impl Picker {
         }
     }
 
-    /// The piece is verified and stored (also: found good on disk when resuming).
-    pub fn verified(&mut self, piece: u32) {
-        self.partial.remove(&piece);
+    /// The piece is verified and stored (also: found good on disk when resuming). Returns who gave each block.
+    pub fn verified(&mut self, piece: u32) -> Vec<Option<SourceId>> {
+        let givers = self
+            .partial
+            .remove(&piece)
+            .map(|p| p.givers())
+            .unwrap_or_default();
         if self.have.insert(piece) {
             self.set_state(piece, State::Have);
             self.claims.remove(&piece);
@@ -414,6 +435,7 @@ impl Picker {
                 peer.useful = peer.useful.saturating_sub(1);
             }
         }
+        givers
     }
 
     /// The piece did not match its hash. Returns who gave each block; the next try is one source's alone.

@@ -56,6 +56,8 @@ pub struct Session {
     uploads: Uploads,
     /// Bytes given to the stream and not yet reported sent.
     unsent: u64,
+    received_bytes: u64,
+    sent_bytes: u64,
     upload_rate: Rate,
     stalled_until: Option<Mono>,
     last_received: Mono,
@@ -187,6 +189,8 @@ impl Session {
             requests: Requests::default(),
             uploads: Uploads::default(),
             unsent: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
             upload_rate: Rate::default(),
             stalled_until: None,
             last_received: now,
@@ -237,6 +241,7 @@ impl Session {
             return;
         }
         fx.grant(self.stream, bytes.len() as u32);
+        self.received_bytes += bytes.len() as u64;
         self.last_received = now;
         if self.phase == Phase::Handshake {
             match self.greeting.read(&mut bytes) {
@@ -251,6 +256,7 @@ impl Session {
 
     pub fn on_sent(&mut self, now: Mono, len: u32) {
         self.unsent = self.unsent.saturating_sub(len.into());
+        self.sent_bytes += u64::from(len);
         self.last_sent = now;
         self.upload_rate.add(now, len.into());
     }
@@ -545,6 +551,14 @@ impl Session {
     }
 
     // --- what the parent may ask
+
+    pub const fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    pub const fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
 
     pub const fn unsent_bytes(&self) -> u64 {
         self.unsent

@@ -1,0 +1,739 @@
+//! One content at work: its file, its peers, the job that wants it, the serving of it to others.
+//!
+//! Decides: what each child's event means to its siblings (a stored piece becomes a `have`, a bad one a ban,
+//! a request a read). Children never call each other; everything passes through here.
+//! Invariants: a stream belongs to one session or to the job's web source; `have` holds only pieces that
+//! are verified and on disk.
+
+use super::dial::Candidates;
+use crate::announce::Key;
+use crate::command::{GetRequest, Level, Progress, Report, ShareRequest};
+use crate::content::{Bitfield, HashDone, InfoHash, Metainfo, PieceLayer};
+use crate::failure::Failure;
+use crate::ids::{CallId, JobId, OpId, SourceId, StreamId};
+use crate::job::{Around, Job, JobConfig, JobEvent, Sessions, Storage, StorageEvent, is_job_read};
+use crate::limits::{BLAMES_MAX, DIALS_AT_ONCE, REDIAL_AFTER_MAX, SESSIONS_PER_CONTENT_MAX};
+use crate::machine::{DiskDone, DiskError, Effects, Endpoint, Host, Input};
+use crate::rng::Rng;
+use crate::serve::Serve;
+use crate::session::{Identity, PeerFault, Session, SessionEvent};
+use crate::stats::{SourceClass, TokenBucket};
+use crate::time::{Deadline, Mono, Now};
+use crate::wire::PeerId;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+/// One content of an agent.
+#[derive(Debug)]
+pub(super) struct Swarm {
+    /// Its number among the agent's owners.
+    pub(super) owner: u64,
+    pub(super) call: CallId,
+    pub(super) id: JobId,
+    pub(super) sharing: bool,
+    output: String,
+    me: Me,
+    metainfo: Option<Arc<Metainfo>>,
+    layer: Option<PieceLayer>,
+    storage: Storage,
+    have: Bitfield,
+    job: Option<Job>,
+    serve: Serve,
+    sessions: Sessions,
+    peers: BTreeMap<SourceId, Peer>,
+    streams: BTreeMap<StreamId, SourceId>,
+    candidates: Candidates,
+    last_source: u64,
+    /// Bytes sent on connections that are closed.
+    sent_before: u64,
+}
+
+/// Who this agent is to its peers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Me {
+    pub(super) peer_id: PeerId,
+    pub(super) port: Option<u16>,
+    /// Give to others, too.
+    pub(super) share: bool,
+}
+
+#[derive(Debug)]
+struct Peer {
+    addr: SocketAddr,
+    class: SourceClass,
+    has: Bitfield,
+    blames: u32,
+}
+
+/// What the agent hears.
+#[derive(Debug)]
+pub(super) enum SwarmEvent {
+    Lookup(Key),
+    Identified(InfoHash),
+    /// The number of good pieces, or their being complete, has changed.
+    Advanced,
+    Log(Level, String),
+    Ended(Result<Report, Failure>),
+}
+
+/// What a swarm is given while it is called.
+pub(super) struct Context<'a> {
+    pub(super) now: Now,
+    pub(super) fx: &'a mut Effects,
+    pub(super) ev: &'a mut Vec<SwarmEvent>,
+}
+
+impl Swarm {
+    pub(super) fn get(
+        (owner, call, id): (u64, CallId, JobId),
+        me: Me,
+        request: GetRequest,
+        config: &JobConfig,
+        rng: Rng,
+        c: &mut Context<'_>,
+    ) -> Self {
+        c.fx.owner = owner;
+        let storage = Storage::download(&request.output, request.overwrite, c.fx);
+        let mut swarm = Self::new((owner, call, id), me, request.output.clone(), storage);
+        for addr in &request.peers {
+            swarm
+                .candidates
+                .add(*addr, super::dial::class_by_address(addr.ip()));
+        }
+        swarm.start(c, |a| Job::new(request, config, rng, a));
+        swarm
+    }
+
+    pub(super) fn share(
+        (owner, call, id): (u64, CallId, JobId),
+        me: Me,
+        request: ShareRequest,
+        config: &JobConfig,
+        rng: Rng,
+        c: &mut Context<'_>,
+    ) -> Self {
+        c.fx.owner = owner;
+        let storage = Storage::complete(&request.path, c.fx);
+        let mut swarm = Self::new((owner, call, id), me, request.path.clone(), storage);
+        swarm.sharing = true;
+        swarm.start(c, |a| Job::share(request, config, rng, a));
+        swarm
+    }
+
+    fn new(
+        (owner, call, id): (u64, CallId, JobId),
+        me: Me,
+        output: String,
+        storage: Storage,
+    ) -> Self {
+        Self {
+            owner,
+            call,
+            id,
+            sharing: false,
+            output,
+            sent_before: 0,
+            me,
+            metainfo: None,
+            layer: None,
+            storage,
+            have: Bitfield::default(),
+            job: None,
+            serve: Serve::default(),
+            sessions: Sessions::new(),
+            peers: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            candidates: Candidates::default(),
+            last_source: PEER_SOURCES,
+        }
+    }
+
+    fn start(&mut self, c: &mut Context<'_>, make: impl FnOnce(&mut Around<'_>) -> Job) {
+        let mut events = Vec::new();
+        let mut a = Around {
+            now: c.now,
+            fx: c.fx,
+            storage: &mut self.storage,
+            sessions: &mut self.sessions,
+            ev: &mut events,
+        };
+        self.job = Some(make(&mut a));
+        self.settle_job(events, c);
+    }
+
+    // --- questions
+
+    pub(super) const fn metainfo(&self) -> Option<&Arc<Metainfo>> {
+        self.metainfo.as_ref()
+    }
+
+    pub(super) const fn have(&self) -> &Bitfield {
+        &self.have
+    }
+
+    pub(super) const fn job(&self) -> Option<&Job> {
+        self.job.as_ref()
+    }
+
+    pub(super) fn output(&self) -> &str {
+        &self.output
+    }
+
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent_before + self.sessions.values().map(Session::sent_bytes).sum::<u64>()
+    }
+
+    /// Address, class, bytes received and bytes sent of each connected peer.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (SocketAddr, SourceClass, u64, u64)> + '_ {
+        self.sessions
+            .iter()
+            .filter(|(_, s)| s.is_open())
+            .filter_map(|(source, session)| {
+                let peer = self.peers.get(source)?;
+                Some((
+                    peer.addr,
+                    peer.class,
+                    session.received_bytes(),
+                    session.sent_bytes(),
+                ))
+            })
+    }
+
+    /// Nothing good waits to be recorded.
+    pub(super) fn is_settled(&self) -> bool {
+        self.storage.is_recorded()
+    }
+
+    /// Bytes still missing; exact only when it is 0.
+    pub(super) fn left_bytes(&self) -> u64 {
+        let missing = u64::from(self.have.pieces() - self.have.count());
+        self.metainfo
+            .as_ref()
+            .map_or(0, |m| missing * u64::from(m.geometry.piece_length()))
+    }
+
+    // --- inputs
+
+    pub(super) fn on_stream(&mut self, stream: StreamId, input: Input, c: &mut Context<'_>) {
+        c.fx.owner = self.owner;
+        match self.streams.get(&stream).copied() {
+            Some(source) => self.on_peer_stream(source, input, c),
+            None => self.with_job(c, |job, a| job.on_stream(&input, a)),
+        }
+        self.top_up(c);
+    }
+
+    pub(super) fn on_disk(
+        &mut self,
+        op: OpId,
+        done: Result<DiskDone, DiskError>,
+        c: &mut Context<'_>,
+    ) {
+        c.fx.owner = self.owner;
+        match self.storage.on_disk(c.now.mono, op, done, c.fx) {
+            Some(StorageEvent::Read { token, result }) if !is_job_read(token) => {
+                let bytes = result.ok();
+                let damaged =
+                    self.serve
+                        .on_read(c.now.mono, token, bytes.as_ref(), &mut self.sessions, c.fx);
+                if let Some(piece) = damaged {
+                    self.have.remove(piece);
+                    let text = format!("piece {piece} cannot be read any more and is not offered");
+                    c.ev.push(SwarmEvent::Log(Level::Warn, text));
+                }
+            }
+            Some(event) => self.with_job(c, |job, a| job.on_storage(event, a)),
+            None => {}
+        }
+        self.top_up(c);
+    }
+
+    pub(super) fn on_hashed(&mut self, op: OpId, done: HashDone, c: &mut Context<'_>) {
+        c.fx.owner = self.owner;
+        self.with_job(c, |job, a| job.on_hashed(op, done, a));
+        self.top_up(c);
+    }
+
+    /// Anything the agent wants of the job.
+    pub(super) fn tell_job(
+        &mut self,
+        c: &mut Context<'_>,
+        f: impl FnOnce(&mut Job, &mut Around<'_>),
+    ) {
+        c.fx.owner = self.owner;
+        self.with_job(c, f);
+        self.top_up(c);
+    }
+
+    pub(super) fn on_tick(&mut self, c: &mut Context<'_>) {
+        c.fx.owner = self.owner;
+        let ids: Vec<SourceId> = self.sessions.keys().copied().collect();
+        for source in ids {
+            let mut events = Vec::new();
+            if let Some(session) = self.sessions.get_mut(&source) {
+                session.on_tick(c.now.mono, c.fx, &mut events);
+            }
+            self.settle_session(source, events, c);
+        }
+        self.storage.on_tick(c.now.mono, c.fx);
+        self.with_job(c, Job::on_tick);
+        self.top_up(c);
+    }
+
+    pub(super) fn progress_due(&mut self, now: Mono) -> Option<Progress> {
+        self.job.as_mut()?.progress_due(now, &self.sessions)
+    }
+
+    pub(super) fn progress(&mut self, now: Mono) -> Option<Progress> {
+        Some(self.job.as_mut()?.progress(now, &self.sessions))
+    }
+
+    pub(super) fn deadline(&self, now: Mono) -> Option<Deadline> {
+        let job = self.job.as_ref().and_then(|j| j.deadline(now));
+        let dial = if self.may_dial() {
+            self.candidates.deadline()
+        } else {
+            None
+        };
+        let own = [job, dial, self.storage.deadline(), self.serve.deadline()];
+        let sessions = self.sessions.values().map(Session::deadline);
+        own.into_iter()
+            .chain(sessions)
+            .fold(None, Deadline::earlier)
+    }
+
+    /// No peers, no file.
+    pub(super) fn close(&mut self, c: &mut Context<'_>) {
+        c.fx.owner = self.owner;
+        self.with_job(c, Job::stop);
+        for session in self.sessions.values_mut() {
+            session.close(c.fx);
+        }
+        self.storage.record_soon(c.fx);
+    }
+
+    pub(super) fn close_file(&mut self, c: &mut Context<'_>) {
+        c.fx.owner = self.owner;
+        self.storage.close(c.fx);
+    }
+
+    // --- peers
+
+    /// Peers somebody named.
+    pub(super) fn add_candidates(
+        &mut self,
+        peers: impl IntoIterator<Item = (SocketAddr, SourceClass)>,
+        c: &mut Context<'_>,
+    ) {
+        c.fx.owner = self.owner;
+        for (addr, class) in peers {
+            self.candidates.add(addr, class);
+        }
+        self.top_up(c);
+    }
+
+    /// An accepted connection that greeted us with this content's hash.
+    pub(super) fn take_session(&mut self, session: Session, from: SocketAddr, c: &mut Context<'_>) {
+        c.fx.owner = self.owner;
+        c.fx.adopt(session.stream());
+        let banned = self.candidates.is_banned(from);
+        let full = self.sessions.len() >= SESSIONS_PER_CONTENT_MAX;
+        let source = self.add_session(session, from, self.candidates.class_of(from));
+        if banned || full || self.metainfo.is_none() {
+            self.close_session(source, c);
+        } else {
+            self.welcome(source, c);
+        }
+        self.top_up(c);
+    }
+
+    fn add_session(&mut self, session: Session, addr: SocketAddr, class: SourceClass) -> SourceId {
+        self.last_source += 1;
+        let source = SourceId(self.last_source);
+        let has = Bitfield::empty(self.have.pieces());
+        self.streams.insert(session.stream(), source);
+        self.peers.insert(
+            source,
+            Peer {
+                addr,
+                class,
+                has,
+                blames: 0,
+            },
+        );
+        self.sessions.insert(source, session);
+        source
+    }
+
+    fn on_peer_stream(&mut self, source: SourceId, input: Input, c: &mut Context<'_>) {
+        let mut events = Vec::new();
+        let Some(session) = self.sessions.get_mut(&source) else {
+            return;
+        };
+        let mono = c.now.mono;
+        match input {
+            Input::Opened { .. } => {
+                if let Some(me) = self.metainfo.as_ref().map(|m| identity(&self.me, m)) {
+                    session.on_opened(mono, &me, c.fx);
+                }
+            }
+            Input::Received { bytes, .. } => session.on_bytes(mono, bytes, c.fx, &mut events),
+            Input::Sent { len, .. } => session.on_sent(mono, len),
+            Input::Closed { stream, .. } => return self.on_session_closed(source, stream, c),
+            _ => {}
+        }
+        self.settle_session(source, events, c);
+    }
+
+    fn on_session_closed(&mut self, source: SourceId, stream: StreamId, c: &mut Context<'_>) {
+        self.streams.remove(&stream);
+        self.serve.forget(source);
+        if let Some(mut session) = self.sessions.remove(&source) {
+            self.sent_before += session.sent_bytes();
+            let released = session.on_closed();
+            self.with_job(c, |job, _| {
+                job.released(source, &released);
+                job.remove_peer(source);
+            });
+        }
+        if let Some(peer) = self.peers.remove(&source) {
+            self.candidates.closed(c.now.mono, peer.addr);
+        }
+    }
+
+    fn close_session(&mut self, source: SourceId, c: &mut Context<'_>) {
+        if let Some(session) = self.sessions.get_mut(&source) {
+            session.close(c.fx);
+        }
+    }
+
+    /// Their handshake is here: keep the connection unless it is one too many.
+    fn welcome(&mut self, source: SourceId, c: &mut Context<'_>) {
+        let (Some(metainfo), Some(session)) = (self.metainfo.clone(), self.sessions.get(&source))
+        else {
+            return;
+        };
+        let peer_id = session.peer_id();
+        if peer_id == self.me.peer_id || self.is_spare(source, peer_id) {
+            if let Some(peer) = self.peers.get(&source) {
+                self.candidates
+                    .rest(c.now.mono, peer.addr, REDIAL_AFTER_MAX);
+            }
+            return self.close_session(source, c);
+        }
+        let me = identity(&self.me, &metainfo);
+        let class = self
+            .peers
+            .get(&source)
+            .map_or(SourceClass::Internet, |p| p.class);
+        if let Some(peer) = self.peers.get_mut(&source) {
+            peer.has = Bitfield::empty(metainfo.geometry.pieces());
+            self.candidates.opened(peer.addr);
+        }
+        let mut events = Vec::new();
+        let nothing = Bitfield::empty(metainfo.geometry.pieces());
+        let offered = if self.me.share { &self.have } else { &nothing };
+        if let Some(session) = self.sessions.get_mut(&source) {
+            session.welcome(
+                c.now.mono,
+                &me,
+                metainfo.geometry,
+                offered,
+                c.fx,
+                &mut events,
+            );
+        }
+        self.with_job(c, |job, a| job.add_peer(source, class, a));
+        self.settle_session(source, events, c);
+    }
+
+    /// Two agents that dial each other keep the connection dialled by the lower peer id.
+    fn is_spare(&mut self, source: SourceId, peer_id: PeerId) -> bool {
+        let dialled_by_lower = |s: &Session| s.is_dialled() == (self.me.peer_id.0 < peer_id.0);
+        let this = self.sessions.get(&source).is_some_and(dialled_by_lower);
+        let other = self
+            .sessions
+            .iter()
+            .find(|(id, s)| **id != source && s.is_open() && s.peer_id() == peer_id);
+        match other {
+            None => false,
+            Some((_, other)) => !this || dialled_by_lower(other),
+        }
+    }
+
+    fn settle_session(&mut self, source: SourceId, events: Vec<SessionEvent>, c: &mut Context<'_>) {
+        for event in events {
+            match event {
+                SessionEvent::Hello { info_hash, .. } => {
+                    if self
+                        .metainfo
+                        .as_ref()
+                        .is_some_and(|m| m.info_hash.truncated() == info_hash)
+                    {
+                        self.welcome(source, c);
+                    } else {
+                        self.close_session(source, c);
+                    }
+                }
+                SessionEvent::Port(port) => self.on_port(source, port),
+                SessionEvent::HasAll => self.on_has(source, None, c),
+                SessionEvent::HasSet(set) => self.on_has(source, Some(set), c),
+                SessionEvent::Has(piece) => {
+                    if let Some(peer) = self.peers.get_mut(&source) {
+                        peer.has.insert(piece);
+                    }
+                    self.with_job(c, |job, _| job.peer_has(source, piece));
+                }
+                SessionEvent::Claim { pieces, on } => {
+                    self.with_job(c, |job, _| job.peer_claims(source, &pieces, on));
+                }
+                SessionEvent::Choked { released } | SessionEvent::Stalled { released } => {
+                    self.with_job(c, |job, _| job.released(source, &released));
+                }
+                SessionEvent::Rejected { run } => {
+                    self.with_job(c, |job, _| job.released(source, &[run]))
+                }
+                SessionEvent::Data { run, data } => {
+                    self.with_job(c, |job, a| job.on_data(source, run, data, a))
+                }
+                SessionEvent::HashesAsked(request) => {
+                    let hashes = self
+                        .layer
+                        .as_ref()
+                        .and_then(|layer| layer.hashes_for(&request));
+                    if let Some(session) = self.sessions.get_mut(&source) {
+                        session.answer_hashes(c.now.mono, request, hashes, c.fx);
+                    }
+                }
+                SessionEvent::Hashes { request, hashes } => {
+                    self.with_job(c, |job, a| job.on_hashes(source, &request, &hashes, a));
+                }
+                SessionEvent::Fault(fault) => self.on_fault(source, &fault, c),
+                SessionEvent::Unchoked
+                | SessionEvent::Interested(_)
+                | SessionEvent::Asked
+                | SessionEvent::HashesRejected(_) => {}
+            }
+        }
+    }
+
+    fn on_has(&mut self, source: SourceId, set: Option<Bitfield>, c: &mut Context<'_>) {
+        if let Some(peer) = self.peers.get_mut(&source) {
+            peer.has = set
+                .clone()
+                .unwrap_or_else(|| Bitfield::full(self.have.pieces()));
+        }
+        self.with_job(c, |job, _| match &set {
+            Some(set) => job.peer_has_set(source, set),
+            None => job.peer_has_all(source),
+        });
+    }
+
+    /// Where an accepted peer can be dialled another time.
+    fn on_port(&mut self, source: SourceId, port: u16) {
+        if let Some(peer) = self.peers.get_mut(&source) {
+            let addr = SocketAddr::new(peer.addr.ip(), port);
+            self.candidates.add(addr, peer.class);
+            self.candidates.opened(addr);
+            peer.addr = addr;
+        }
+    }
+
+    fn on_fault(&mut self, source: SourceId, fault: &PeerFault, c: &mut Context<'_>) {
+        let Some(peer) = self.peers.get(&source) else {
+            return;
+        };
+        c.ev.push(SwarmEvent::Log(
+            Level::Debug,
+            format!("peer {}: {fault}", peer.addr),
+        ));
+        if !matches!(fault, PeerFault::HandshakeTimeout | PeerFault::Idle) {
+            self.candidates.ban(peer.addr);
+        }
+    }
+
+    // --- the job's events
+
+    fn with_job(&mut self, c: &mut Context<'_>, f: impl FnOnce(&mut Job, &mut Around<'_>)) {
+        let mut events = Vec::new();
+        let Some(job) = self.job.as_mut().filter(|j| !j.is_ended()) else {
+            return;
+        };
+        let mut a = Around {
+            now: c.now,
+            fx: c.fx,
+            storage: &mut self.storage,
+            sessions: &mut self.sessions,
+            ev: &mut events,
+        };
+        f(job, &mut a);
+        self.settle_job(events, c);
+    }
+
+    fn settle_job(&mut self, events: Vec<JobEvent>, c: &mut Context<'_>) {
+        for event in events {
+            match event {
+                JobEvent::Lookup(key) => c.ev.push(SwarmEvent::Lookup(key)),
+                JobEvent::Identified(metainfo) => {
+                    self.have = Bitfield::empty(metainfo.geometry.pieces());
+                    self.layer = metainfo.layer.clone();
+                    c.ev.push(SwarmEvent::Identified(metainfo.info_hash));
+                    self.metainfo = Some(metainfo);
+                }
+                JobEvent::Layer(layer) => self.layer = Some(layer),
+                JobEvent::Have(piece) => self.on_good_piece(piece, c),
+                JobEvent::Lost(piece) => self.have.remove(piece),
+                JobEvent::Claim { pieces, on } => {
+                    for session in self.sessions.values_mut() {
+                        session.claim(c.now.mono, &pieces, on, c.fx);
+                    }
+                }
+                JobEvent::Blame(source) => self.on_blame(source, c),
+                JobEvent::Log(level, text) => c.ev.push(SwarmEvent::Log(level, text)),
+                JobEvent::Ended(result) => c.ev.push(SwarmEvent::Ended(result)),
+            }
+        }
+    }
+
+    fn on_good_piece(&mut self, piece: u32, c: &mut Context<'_>) {
+        if !self.have.insert(piece) {
+            return;
+        }
+        if self.me.share {
+            for (source, session) in &mut self.sessions {
+                if self.peers.get(source).is_none_or(|p| !p.has.has(piece)) {
+                    session.have(c.now.mono, piece, c.fx);
+                }
+            }
+        }
+        c.ev.push(SwarmEvent::Advanced);
+    }
+
+    fn on_blame(&mut self, source: SourceId, c: &mut Context<'_>) {
+        if source.0 < PEER_SOURCES {
+            return self.with_job(c, Job::blame_web);
+        }
+        let Some(peer) = self.peers.get_mut(&source) else {
+            return;
+        };
+        peer.blames += 1;
+        let text = format!("peer {} sent bytes that do not match", peer.addr);
+        c.ev.push(SwarmEvent::Log(Level::Warn, text));
+        if peer.blames >= BLAMES_MAX {
+            self.candidates.ban(peer.addr);
+            self.close_session(source, c);
+        }
+    }
+
+    // --- top up
+
+    fn top_up(&mut self, c: &mut Context<'_>) {
+        self.with_job(c, Job::top_up);
+        self.dial(c);
+        if self.me.share && self.metainfo.is_some() {
+            self.serve.rechoke(c.now.mono, &mut self.sessions, c.fx);
+        }
+    }
+
+    /// Start reads for peers, one content after the other being asked; true if one was started.
+    pub(super) fn serve_one(&mut self, budget: &mut TokenBucket, c: &mut Context<'_>) -> bool {
+        let Some(geometry) = self.metainfo.as_ref().map(|m| m.geometry) else {
+            return false;
+        };
+        c.fx.owner = self.owner;
+        let read = self.serve.next_read(
+            c.now.mono,
+            &geometry,
+            &self.have,
+            &mut self.sessions,
+            budget,
+            c.fx,
+        );
+        if let Some(read) = &read {
+            self.storage.read(read.token, read.offset, read.len, c.fx);
+        }
+        read.is_some()
+    }
+
+    pub(super) fn has_uploads(&self) -> bool {
+        self.sessions.values().any(Session::has_uploads)
+    }
+
+    /// Only who lacks something dials; a seed waits to be asked.
+    fn may_dial(&self) -> bool {
+        let downloading = self.job.as_ref().is_some_and(|j| !j.is_ended()) && !self.sharing;
+        downloading
+            && self.metainfo.is_some()
+            && self.sessions.len() < SESSIONS_PER_CONTENT_MAX
+            && self.dialling() < DIALS_AT_ONCE
+    }
+
+    fn dialling(&self) -> usize {
+        self.sessions
+            .values()
+            .filter(|s| s.is_dialled() && !s.is_open() && !s.is_closed())
+            .count()
+    }
+
+    fn dial(&mut self, c: &mut Context<'_>) {
+        while self.may_dial() {
+            let Some((addr, class)) = self.candidates.next(c.now.mono) else {
+                break;
+            };
+            let to = Endpoint {
+                host: Host::Addr(addr.ip()),
+                port: addr.port(),
+                tls: None,
+            };
+            let session = Session::dial(c.now.mono, to, c.fx);
+            self.add_session(session, addr, class);
+        }
+    }
+
+    /// The job is over; what it got stays here to be shared.
+    pub(super) fn end_job(&mut self, c: &mut Context<'_>) {
+        self.job = None;
+        c.fx.owner = self.owner;
+        let full = |source: &SourceId| self.peers.get(source).is_some_and(|p| p.has.is_full());
+        for (source, session) in &mut self.sessions {
+            session.set_interested(c.now.mono, false, c.fx);
+            if full(source) {
+                session.close(c.fx);
+            }
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.sessions.is_empty() && self.storage.is_idle()
+    }
+
+    pub(super) fn check(&self) {
+        if let Some(job) = &self.job {
+            job.check();
+        }
+        self.serve.check();
+        for (stream, source) in &self.streams {
+            assert!(
+                self.sessions
+                    .get(source)
+                    .is_some_and(|s| s.stream() == *stream),
+                "a stream without its session"
+            );
+        }
+    }
+}
+
+fn identity(me: &Me, metainfo: &Metainfo) -> Identity {
+    Identity {
+        peer_id: me.peer_id,
+        info_hash: metainfo.info_hash.truncated(),
+        port: me.port.filter(|_| me.share),
+    }
+}
+
+/// Source ids of peers lie above those of HTTP lanes.
+const PEER_SOURCES: u64 = 1 << 32;

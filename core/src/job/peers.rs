@@ -1,0 +1,292 @@
+//! The job's dealings with peers: what is asked of whom, what they deliver.
+
+use super::assembly::blocks_of;
+use super::{Around, Job, JobEvent, Phase, Sessions};
+use crate::content::{Bitfield, Digest, HashRequest, Run};
+use crate::ids::SourceId;
+use crate::limits::{ORIGIN_SEATS, PEERS_ENOUGH_BYTES_PER_S, PEERS_SHORT_FOR, PIPELINE_BLOCKS_MIN};
+use crate::picker::{Picker, Reach, Took};
+use crate::stats::SourceClass;
+use crate::time::Mono;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+pub(super) use crate::limits::OPEN_BYTES_MAX;
+
+impl Job {
+    /// A peer of this content is connected.
+    pub fn add_peer(&mut self, source: SourceId, class: SourceClass, a: &mut Around<'_>) {
+        self.tally.know(source, class);
+        if let Some(picker) = &mut self.picker {
+            picker.add_peer(source);
+        }
+        let claimed: Vec<u32> = self.claimed.iter().copied().collect();
+        if let Some(session) = a.sessions.get_mut(&source) {
+            session.claim(a.now.mono, &claimed, true, a.fx);
+        }
+        self.learn_hashes(a);
+    }
+
+    pub fn remove_peer(&mut self, source: SourceId) {
+        if let Some(picker) = &mut self.picker {
+            picker.remove_source(source);
+        }
+    }
+
+    pub fn peer_has_all(&mut self, source: SourceId) {
+        if let Some(picker) = &mut self.picker {
+            picker.peer_has_all(source);
+        }
+    }
+
+    pub fn peer_has_set(&mut self, source: SourceId, have: &Bitfield) {
+        if let Some(picker) = &mut self.picker {
+            picker.peer_has_set(source, have);
+        }
+    }
+
+    pub fn peer_has(&mut self, source: SourceId, piece: u32) {
+        if let Some(picker) = &mut self.picker {
+            picker.peer_has(source, piece);
+        }
+    }
+
+    pub fn peer_claims(&mut self, source: SourceId, pieces: &[u32], on: bool) {
+        if let Some(picker) = &mut self.picker {
+            for piece in pieces {
+                if on {
+                    picker.claim(source, *piece);
+                } else {
+                    picker.unclaim(source, *piece);
+                }
+            }
+        }
+    }
+
+    /// Runs a peer will not deliver: choked, stalled, rejected, gone.
+    pub fn released(&mut self, source: SourceId, runs: &[Run]) {
+        if let Some(picker) = &mut self.picker {
+            runs.iter().for_each(|run| picker.release(source, *run));
+        }
+    }
+
+    /// A run from a peer.
+    pub fn on_data(&mut self, source: SourceId, run: Run, data: Vec<Bytes>, a: &mut Around<'_>) {
+        let Some(geometry) = self.picker.as_ref().map(|p| *p.geometry()) else {
+            return;
+        };
+        self.tally
+            .arrived(a.now.mono, source, geometry.run_len(run).into());
+        for (block, data) in blocks_of(run, &geometry, data) {
+            self.on_block(source, block, data, a);
+        }
+        self.piece_arrived(run.piece, a);
+    }
+
+    pub(super) fn on_block(
+        &mut self,
+        source: SourceId,
+        block: crate::content::Block,
+        data: Vec<Bytes>,
+        a: &mut Around<'_>,
+    ) {
+        let Some(picker) = &mut self.picker else {
+            return;
+        };
+        match picker.on_block(source, block) {
+            Took::New { other } => {
+                self.assembly.put(block, data);
+                self.last_progress = a.now.mono;
+                if let Some(session) = other.and_then(|other| a.sessions.get_mut(&other)) {
+                    session.cancel(a.now.mono, block, a.fx);
+                }
+            }
+            Took::Duplicate | Took::Unwanted => {
+                self.tally.waste(picker.geometry().block_len(block).into());
+            }
+        }
+    }
+
+    // --- asking
+
+    pub(super) fn top_up_peers(&mut self, a: &mut Around<'_>) {
+        if self.learning.is_some() || self.limit.available(a.now.mono) == 0 {
+            return;
+        }
+        let mono = a.now.mono;
+        let ids: Vec<SourceId> = a.sessions.keys().copied().collect();
+        for source in ids {
+            let Some(picker) = &self.picker else { return };
+            let wants = picker.wants(source);
+            let Some(session) = a.sessions.get_mut(&source) else {
+                continue;
+            };
+            session.set_interested(mono, wants, a.fx);
+            let room = session.room(mono);
+            let least = if session.speaks_ranges() {
+                PIPELINE_BLOCKS_MIN / 2
+            } else {
+                1
+            };
+            if wants && room > 0 && (room >= least || session.outstanding_blocks() == 0) {
+                self.ask(source, room, a);
+            }
+        }
+    }
+
+    fn ask(&mut self, source: SourceId, mut room: u32, a: &mut Around<'_>) {
+        let mut scarce = Vec::new();
+        while room > 0 {
+            let starving = self.is_starving(a.sessions);
+            let Some(picker) = &mut self.picker else {
+                return;
+            };
+            let reach = if picker.peer_is_complete(source) && !starving {
+                Reach::Scarce
+            } else {
+                Reach::Any
+            };
+            let full = picker.open_bytes() >= OPEN_BYTES_MAX;
+            let run = if full {
+                picker.pick_begun(source, room)
+            } else {
+                picker.pick(source, room, reach)
+            };
+            let run = run.or_else(|| pick_duplicate(picker, source, room, a.sessions, a.now.mono));
+            let Some(run) = run else { break };
+            if picker.is_scarce(run.piece) && self.claimed.insert(run.piece) {
+                scarce.push(run.piece);
+            }
+            self.limit.take(picker.geometry().run_len(run).into());
+            room -= run.count.min(room);
+            if let Some(session) = a.sessions.get_mut(&source) {
+                session.request(a.now.mono, run, a.fx);
+            }
+        }
+        if !scarce.is_empty() {
+            a.ev.push(JobEvent::Claim {
+                pieces: scarce,
+                on: true,
+            });
+        }
+    }
+
+    /// So little is on its way that a seed should rather be asked for what others hold too.
+    fn is_starving(&self, sessions: &Sessions) -> bool {
+        let outstanding: u32 = sessions.values().map(|s| s.outstanding_blocks()).sum();
+        outstanding < PIPELINE_BLOCKS_MIN
+    }
+
+    /// Whether peers hold what we lack and deliver too little of it, and since when.
+    pub(super) fn note_shortage(&mut self, a: &mut Around<'_>) {
+        let Some(picker) = &self.picker else { return };
+        let short = self.tally.peer_rate.bytes_per_s(a.now.mono) < PEERS_ENOUGH_BYTES_PER_S
+            && picker.peers_hold_missing();
+        self.short_since = if short {
+            self.short_since.or(Some(a.now.mono))
+        } else {
+            None
+        };
+    }
+
+    /// What HTTP may fetch now, given what peers do.
+    pub(super) fn http_reach(
+        &self,
+        now: Mono,
+        sessions: &Sessions,
+        fetching: bool,
+    ) -> Option<Reach> {
+        let Some(picker) = &self.picker else {
+            return Some(Reach::Any);
+        };
+        let peers = sessions.values().filter(|s| s.is_open()).count();
+        if peers == 0 || self.metainfo.is_none() {
+            return Some(Reach::Any);
+        }
+        if self
+            .short_since
+            .is_some_and(|since| since + PEERS_SHORT_FOR <= now)
+        {
+            return Some(Reach::Any);
+        }
+        (fetching || picker.claimants() < ORIGIN_SEATS).then_some(Reach::Scarce)
+    }
+
+    // --- a metainfo without its piece layer
+
+    fn learn_hashes(&mut self, a: &mut Around<'_>) {
+        let Some(learning) = &self.learning else {
+            return;
+        };
+        if let Some(request) = learning.next_request(|_| false) {
+            for session in a.sessions.values_mut() {
+                session.ask_hashes(a.now.mono, request, a.fx);
+            }
+        }
+    }
+
+    pub fn on_hashes(
+        &mut self,
+        source: SourceId,
+        request: &HashRequest,
+        hashes: &[Digest],
+        a: &mut Around<'_>,
+    ) {
+        let Some(learning) = &mut self.learning else {
+            return;
+        };
+        if learning.accept(request, hashes).is_err() {
+            a.ev.push(JobEvent::Blame(source));
+        }
+        if learning.is_complete() {
+            match self
+                .learning
+                .take()
+                .and_then(crate::content::LayerBuilder::finish)
+            {
+                Some(layer) => {
+                    a.ev.push(JobEvent::Layer(layer.clone()));
+                    self.verifier.know_layer(layer);
+                    self.recheck_more(a);
+                }
+                None => self.give_up(a),
+            }
+        } else {
+            self.learn_hashes(a);
+        }
+    }
+
+    pub(super) const fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running)
+    }
+}
+
+/// Ask a second source for the last blocks, if the first would take more than twice as long.
+fn pick_duplicate(
+    picker: &mut Picker,
+    source: SourceId,
+    room: u32,
+    sessions: &mut Sessions,
+    now: Mono,
+) -> Option<Run> {
+    let rates: BTreeMap<SourceId, u64> = sessions
+        .iter_mut()
+        .map(|(id, s)| {
+            (
+                *id,
+                s.rate_bytes_per_s(now) / u64::from(s.outstanding_blocks().max(1)),
+            )
+        })
+        .collect();
+    let mine = rates.get(&source).copied().unwrap_or(0);
+    let slow = |other: SourceId| {
+        rates
+            .get(&other)
+            .is_some_and(|theirs| theirs.saturating_mul(2) < mine)
+    };
+    picker.pick_duplicate(source, room.min(END_GAME_BLOCKS), slow)
+}
+
+/// Blocks asked twice at a time: an end game costs at most this much per source.
+const END_GAME_BLOCKS: u32 = 4;

@@ -1,0 +1,589 @@
+//! The job's dealings with HTTP: which lane fetches which bytes, what its answers mean.
+
+use super::assembly::Cursor;
+use super::{Around, Job, JobEvent, Phase, Resume, Sessions, storage};
+use crate::command::Level;
+use crate::content::{Bitfield, Geometry};
+use crate::failure::Failure;
+use crate::http::{Known, Lane, Proxies, Url, Validator, WebConfig, WebEvent, WebSource};
+use crate::ids::{SourceId, StreamId};
+use crate::limits::{OPEN_BYTES_MAX, WEB_BLAMES_MAX, WEB_CONNECTIONS_MAX};
+use crate::machine::{Effects, Input};
+use crate::picker::Reach;
+use crate::rng::Rng;
+use crate::time::{Deadline, Mono, Now};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::ops::Range;
+
+/// The HTTP side of one job.
+#[derive(Debug)]
+pub(super) struct Web {
+    proxies: Proxies,
+    rng: Rng,
+    /// The caller wants peers only.
+    forbidden: bool,
+    source: Option<WebSource>,
+    not_before: Option<Mono>,
+    lanes: BTreeMap<Lane, Work>,
+    /// Bytes taken in and not yet given back as credit: memory or the rate limit is used up.
+    owed: VecDeque<(Lane, usize)>,
+    /// What the source said while it was being asked.
+    said: Vec<WebEvent>,
+    failure: Option<Failure>,
+    blames: u32,
+}
+
+/// What one lane is fetching.
+#[derive(Debug)]
+struct Work {
+    cursor: Cursor,
+    /// Where its range ends.
+    end: u64,
+}
+
+/// A body without a length, written as it comes.
+#[derive(Debug, Default)]
+pub(super) struct Streaming {
+    offset: u64,
+    unwritten: u64,
+    ended: bool,
+    lane: Option<Lane>,
+}
+
+const fn source_of(lane: Lane) -> SourceId {
+    SourceId(lane.0 as u64)
+}
+
+impl Web {
+    pub(super) const fn new(proxies: Proxies, rng: Rng, forbidden: bool) -> Self {
+        Self {
+            proxies,
+            rng,
+            forbidden,
+            source: None,
+            not_before: None,
+            lanes: BTreeMap::new(),
+            owed: VecDeque::new(),
+            said: Vec::new(),
+            failure: None,
+            blames: 0,
+        }
+    }
+
+    pub(super) fn open(&mut self, urls: Vec<Url>, expect: Option<Known>, verified: bool) {
+        if !urls.is_empty() && !self.forbidden {
+            let config = WebConfig {
+                urls,
+                proxies: self.proxies.clone(),
+                max_connections: WEB_CONNECTIONS_MAX,
+                expect,
+                verified,
+            };
+            self.source = Some(WebSource::new(config, self.rng.fork()));
+        }
+    }
+
+    pub(super) const fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// HTTP may be used from then on; the earliest of several calls counts.
+    pub(super) fn allow_from(&mut self, at: Mono) {
+        self.not_before = Some(self.not_before.map_or(at, |old| old.min(at)));
+    }
+
+    pub(super) fn is_allowed(&self, now: Mono) -> bool {
+        self.not_before.is_some_and(|at| at <= now)
+    }
+
+    pub(super) fn can_resume(&self, found: &Resume, urls: &[String]) -> bool {
+        found.root.is_none()
+            && found.known().is_some()
+            && found.url.as_ref().is_some_and(|url| urls.contains(url))
+    }
+
+    pub(super) fn last_failure(&self) -> Option<Failure> {
+        self.failure.clone()
+    }
+
+    pub(super) fn owns(&self, stream: StreamId) -> bool {
+        self.source.as_ref().is_some_and(|s| s.owns(stream))
+    }
+
+    pub(super) fn close(&mut self, fx: &mut Effects) {
+        self.lanes.clear();
+        self.owed.clear();
+        if let Some(source) = &mut self.source {
+            source.close(fx);
+        }
+    }
+
+    pub(super) fn deadline(&self, now: Mono) -> Option<Deadline> {
+        let begin = self
+            .not_before
+            .filter(|at| *at > now)
+            .map(|at| Deadline::new(at, "HTTP may begin"));
+        Deadline::earlier(begin, self.source.as_ref().and_then(WebSource::deadline))
+    }
+
+    /// Pieces the lanes are on or will come to.
+    fn pieces(&self, geometry: &Geometry) -> BTreeSet<u32> {
+        let length = u64::from(geometry.piece_length());
+        let span = |w: &Work| (w.cursor.end() / length) as u32..w.end.div_ceil(length) as u32;
+        self.lanes
+            .values()
+            .flat_map(span)
+            .take(CLAIMS_MAX)
+            .collect()
+    }
+}
+
+impl Job {
+    pub fn owns_stream(&self, stream: StreamId) -> bool {
+        self.web.owns(stream)
+    }
+
+    /// An input about a stream of the web source.
+    pub fn on_stream(&mut self, input: &Input, a: &mut Around<'_>) {
+        let mut events = Vec::new();
+        if let Some(source) = &mut self.web.source {
+            source.on_input(a.now, input, a.fx, &mut events);
+        }
+        self.settle_web(events, a);
+    }
+
+    pub(super) fn tick_web(&mut self, a: &mut Around<'_>) {
+        let mut events = Vec::new();
+        if let Some(source) = &mut self.web.source {
+            source.on_tick(a.now, a.fx, &mut events);
+        }
+        self.settle_web(events, a);
+    }
+
+    fn settle_web(&mut self, events: Vec<WebEvent>, a: &mut Around<'_>) {
+        for event in events {
+            if self.is_ended() {
+                return;
+            }
+            match event {
+                WebEvent::Facts {
+                    length,
+                    ranges,
+                    validator,
+                    url,
+                } => {
+                    let validator = validator.filter(|v| ranges && v.if_range().is_some());
+                    self.on_facts(length, validator, &url, a);
+                }
+                WebEvent::Bytes {
+                    lane,
+                    offset,
+                    bytes,
+                } => self.on_body(lane, offset, bytes, a),
+                WebEvent::Finished { lane } => self.on_lane_done(lane, true, a),
+                WebEvent::Failed { lane, .. } => self.on_lane_done(lane, false, a),
+                WebEvent::Changed { .. } => self.on_changed(a),
+                WebEvent::Unavailable {
+                    failure, retry_at, ..
+                } => self.on_unavailable(failure, retry_at, a),
+                WebEvent::Notice(text) => a.ev.push(JobEvent::Log(Level::Info, text)),
+            }
+        }
+    }
+
+    // --- answers
+
+    fn on_facts(
+        &mut self,
+        length: Option<u64>,
+        validator: Option<Validator>,
+        url: &Url,
+        a: &mut Around<'_>,
+    ) {
+        match (&self.picker, length) {
+            (Some(picker), Some(length)) if picker.geometry().length() != length => {
+                let known = picker.geometry().length();
+                self.drop_web(
+                    &format!("{url} is {length} bytes long, the file asked for {known}"),
+                    a,
+                );
+            }
+            (None, Some(length)) => match Geometry::for_length(length) {
+                Ok(geometry) => self.on_length(geometry, validator, url, a),
+                Err(error) => self.drop_web(&error.to_string(), a),
+            },
+            (None, None) => self.phase = Phase::Streaming(Streaming::default()),
+            _ => {}
+        }
+    }
+
+    fn on_length(
+        &mut self,
+        geometry: Geometry,
+        validator: Option<Validator>,
+        url: &Url,
+        a: &mut Around<'_>,
+    ) {
+        self.set_geometry(geometry, a);
+        if validator.is_some() {
+            let mut identity = storage::identity(geometry, Bitfield::empty(geometry.pieces()));
+            // The URL as asked, not where redirects led: that is what the next run will ask for.
+            identity.url = self
+                .request
+                .urls
+                .first()
+                .cloned()
+                .or_else(|| Some(url.to_string()));
+            identity.validator = validator;
+            a.storage.identify(identity);
+        }
+        // The probe asked for everything: its lane has the whole file as its span.
+        if let (Some((lane, work)), Some(picker)) =
+            (self.web.lanes.iter_mut().next(), &mut self.picker)
+        {
+            let _ = picker.pick_span(source_of(*lane), u32::MAX, Reach::Any);
+            work.end = geometry.length();
+        }
+        self.phase = Phase::Running;
+    }
+
+    fn on_body(&mut self, lane: Lane, offset: u64, bytes: Bytes, a: &mut Around<'_>) {
+        let len = bytes.len();
+        self.tally.arrived(a.now.mono, source_of(lane), len as u64);
+        self.limit.take(len as u64);
+        self.web.owed.push_back((lane, len));
+        if let Phase::Streaming(streaming) = &mut self.phase {
+            streaming.lane = Some(lane);
+            streaming.unwritten += len as u64;
+            a.storage.write_at(streaming.offset, bytes, a.fx);
+            streaming.offset += len as u64;
+            return;
+        }
+        let Some(geometry) = self.picker.as_ref().map(|p| *p.geometry()) else {
+            return;
+        };
+        let Some(work) = self.web.lanes.get_mut(&lane) else {
+            return;
+        };
+        if work.cursor.end() != offset {
+            return self.tally.waste(len as u64);
+        }
+        work.cursor.push(bytes);
+        self.last_progress = a.now.mono;
+        while let Some((block, data)) = self
+            .web
+            .lanes
+            .get_mut(&lane)
+            .and_then(|w| w.cursor.next(&geometry))
+        {
+            if let Some(picker) = &mut self.picker {
+                picker.begin_reserved(source_of(lane), block.piece);
+            }
+            self.on_block(source_of(lane), block, data, a);
+            self.piece_arrived(block.piece, a);
+        }
+    }
+
+    fn on_lane_done(&mut self, lane: Lane, whole: bool, a: &mut Around<'_>) {
+        if let Phase::Streaming(streaming) = &mut self.phase {
+            if whole {
+                streaming.ended = true;
+                return self.on_written_at(0, a);
+            }
+            // What has come cannot be continued without a length: from the start.
+            self.tally.waste(streaming.offset);
+            self.phase = Phase::Probing;
+            self.web.lanes.clear();
+            return;
+        }
+        if let Some(work) = self.web.lanes.remove(&lane) {
+            self.tally.waste(work.cursor.unfinished());
+        }
+        if let Some(picker) = &mut self.picker {
+            picker.release_all(source_of(lane));
+        }
+    }
+
+    /// The file on the server is not the one we began with.
+    fn on_changed(&mut self, a: &mut Around<'_>) {
+        if self.metainfo.is_some() {
+            return self.drop_web("the origin's file is not the one asked for any more", a);
+        }
+        a.ev.push(JobEvent::Log(
+            Level::Warn,
+            "the file changed on the server; starting again".to_string(),
+        ));
+        self.tally.discard();
+        self.assembly.clear();
+        self.verifier.restart();
+        self.web.lanes.clear();
+        a.storage.restart();
+        self.picker = None;
+        self.phase = Phase::Probing;
+    }
+
+    fn on_unavailable(&mut self, failure: Failure, retry_at: Option<Mono>, a: &mut Around<'_>) {
+        let hopeless = retry_at.is_none() && self.metainfo.is_none();
+        if hopeless {
+            return self.fail(failure, a);
+        }
+        if self.web.failure.is_none() {
+            a.ev.push(JobEvent::Log(Level::Warn, failure.to_string()));
+        }
+        self.web.failure = Some(failure);
+    }
+
+    /// The origin's bytes did not match the tree.
+    pub fn blame_web(&mut self, a: &mut Around<'_>) {
+        self.web.blames += 1;
+        if self.web.blames >= WEB_BLAMES_MAX {
+            self.drop_web("its bytes do not match the hashes of the file asked for", a);
+        }
+    }
+
+    fn drop_web(&mut self, why: &str, a: &mut Around<'_>) {
+        let what = match self.request.urls.first() {
+            Some(url) => format!("cannot use {url}"),
+            None => "cannot use the origin".to_string(),
+        };
+        let failure = Failure::new(crate::failure::FailureKind::Mismatch, what, why.to_string())
+            .remedy("publish the file again if it has changed");
+        a.ev.push(JobEvent::Log(Level::Warn, failure.to_string()));
+        let lanes: Vec<Lane> = self.web.lanes.keys().copied().collect();
+        for lane in lanes {
+            self.on_lane_done(lane, false, a);
+        }
+        self.web.close(a.fx);
+        self.web.source = None;
+        self.web.failure = Some(failure);
+        if a.sessions.is_empty() && self.metainfo.is_none() {
+            self.give_up(a);
+        }
+    }
+
+    /// Bytes of a stream without length are on disk.
+    pub(super) fn on_written_at(&mut self, len: u64, a: &mut Around<'_>) {
+        let Phase::Streaming(streaming) = &mut self.phase else {
+            return;
+        };
+        streaming.unwritten -= len.min(streaming.unwritten);
+        if !streaming.ended || streaming.unwritten > 0 {
+            return;
+        }
+        match Geometry::for_length(streaming.offset) {
+            Ok(geometry) => {
+                self.web.lanes.clear();
+                self.tally.received.origin += geometry.length();
+                self.picker = Some(crate::picker::Picker::new(geometry, false, &mut self.rng));
+                if let Some(picker) = &mut self.picker {
+                    (0..geometry.pieces()).for_each(|piece| drop(picker.verified(piece)));
+                }
+                self.phase = Phase::Running;
+            }
+            Err(error) => self.drop_web(&error.to_string(), a),
+        }
+    }
+
+    // --- asking
+
+    pub(super) fn top_up_web(&mut self, a: &mut Around<'_>) {
+        if self.web.source.is_none() || !self.web.is_allowed(a.now.mono) {
+            return;
+        }
+        self.give_credit(a);
+        if self.is_running() {
+            self.shorten_lanes(a);
+        }
+        while let Some(lane) = self.web.source.as_mut().and_then(|s| s.idle_lane(a.now)) {
+            let Some(range) = self.find_work(lane, a) else {
+                break;
+            };
+            let work = Work {
+                cursor: Cursor::at(range.start),
+                end: range.end,
+            };
+            self.web.lanes.insert(lane, work);
+            let end = (range.end != u64::MAX).then_some(range.end);
+            if let Some(source) = &mut self.web.source {
+                source.fetch(a.now, lane, range.start, end, a.fx, &mut self.web.said);
+            }
+        }
+        self.sync_claims(a);
+    }
+
+    /// What the web source said while it was being asked; true if there was something.
+    pub(super) fn settle_said(&mut self, a: &mut Around<'_>) -> bool {
+        let said = core::mem::take(&mut self.web.said);
+        let some = !said.is_empty();
+        self.settle_web(said, a);
+        some
+    }
+
+    /// Let lanes read on as far as memory and the rate limit allow.
+    fn give_credit(&mut self, a: &mut Around<'_>) {
+        let full = match (&self.phase, &self.picker) {
+            (Phase::Streaming(s), _) => s.unwritten >= OPEN_BYTES_MAX,
+            (_, Some(picker)) => picker.open_bytes() >= OPEN_BYTES_MAX,
+            _ => false,
+        };
+        if full || self.limit.available(a.now.mono) == 0 {
+            return;
+        }
+        if let Some(source) = &mut self.web.source {
+            for (lane, len) in self.web.owed.drain(..) {
+                source.consumed(a.now, lane, len, a.fx);
+            }
+        }
+    }
+
+    fn find_work(&mut self, lane: Lane, a: &mut Around<'_>) -> Option<Range<u64>> {
+        if self.picker.is_none() {
+            return (matches!(self.phase, Phase::Probing) && self.web.lanes.is_empty())
+                .then_some(0..u64::MAX);
+        }
+        let reach = self.http_reach(a.now.mono, a.sessions, !self.web.lanes.is_empty())?;
+        let pieces = self.span_pieces(a.now, lane, a.sessions);
+        let alone = pieces == u32::MAX;
+        let picker = self
+            .picker
+            .as_mut()
+            .filter(|p| p.open_bytes() < OPEN_BYTES_MAX)?;
+        let source = source_of(lane);
+        if let Some(run) = picker.pick_rest(source, reach) {
+            return Some(picker.geometry().run_range(run));
+        }
+        let geometry = *picker.geometry();
+        let bytes = |span: Range<u32>| {
+            geometry.piece_offset(span.start)
+                ..geometry.piece_offset(span.end).min(geometry.length())
+        };
+        if let Some(span) = picker.pick_span(source, pieces, reach) {
+            return Some(bytes(span));
+        }
+        if !alone {
+            return None;
+        }
+        self.steal_half(a)?;
+        self.picker
+            .as_mut()?
+            .pick_span(source, u32::MAX, reach)
+            .map(bytes)
+    }
+
+    /// Pieces a lane takes at once: all there is when alone, else about half a second's worth, so that the
+    /// neighbours get theirs from each other early.
+    fn span_pieces(&mut self, now: Now, lane: Lane, sessions: &Sessions) -> u32 {
+        if !sessions.values().any(|s| s.is_open()) {
+            return u32::MAX;
+        }
+        let rate = self
+            .web
+            .source
+            .as_mut()
+            .map_or(0, |s| s.rate_bytes_per_s(now, lane));
+        let piece = self
+            .picker
+            .as_ref()
+            .map_or(1, |p| p.geometry().piece_length());
+        u32::try_from(rate / 2 / u64::from(piece))
+            .unwrap_or(u32::MAX)
+            .clamp(1, SPAN_PIECES_MAX)
+    }
+
+    /// Free the second half of the longest span, for a lane that has nothing to do.
+    fn steal_half(&mut self, a: &mut Around<'_>) -> Option<()> {
+        let geometry = *self.picker.as_ref()?.geometry();
+        let left = |w: &Work| w.end.saturating_sub(w.cursor.end());
+        let (lane, work) = self.web.lanes.iter().max_by_key(|(_, w)| left(w))?;
+        let lane = *lane;
+        if left(work) < STEAL_BYTES_MIN.max(2 * u64::from(geometry.piece_length())) {
+            return None;
+        }
+        let middle = work.cursor.end() + left(work) / 2;
+        self.cut_lane(
+            lane,
+            middle.div_ceil(geometry.piece_length().into()) as u32,
+            a,
+        );
+        Some(())
+    }
+
+    /// The lane fetches nothing from this piece on.
+    fn cut_lane(&mut self, lane: Lane, end_piece: u32, a: &mut Around<'_>) {
+        let Some(picker) = &mut self.picker else {
+            return;
+        };
+        let Some(work) = self.web.lanes.get_mut(&lane) else {
+            return;
+        };
+        let geometry = *picker.geometry();
+        let end = geometry.piece_offset(end_piece);
+        if end < work.end {
+            let old = work.end.div_ceil(geometry.piece_length().into()) as u32;
+            picker.release_span(source_of(lane), end_piece..old);
+            work.end = end;
+            if let Some(source) = &mut self.web.source {
+                source.shrink(lane, end, a.fx, &mut self.web.said);
+            }
+        }
+    }
+
+    /// With peers around no lane keeps a long span to itself.
+    fn shorten_lanes(&mut self, a: &mut Around<'_>) {
+        let Some(geometry) = self.picker.as_ref().map(|p| *p.geometry()) else {
+            return;
+        };
+        let lanes: Vec<(Lane, u64)> = self
+            .web
+            .lanes
+            .iter()
+            .map(|(l, w)| (*l, w.cursor.end()))
+            .collect();
+        for (lane, at) in lanes {
+            let keep = self.span_pieces(a.now, lane, a.sessions);
+            let next = at.div_ceil(geometry.piece_length().into()) as u32;
+            if let Some(end) = next.checked_add(keep) {
+                self.cut_lane(lane, end, a);
+            }
+        }
+    }
+
+    /// Tell the neighbours what the lanes are on, and what they are no longer on.
+    fn sync_claims(&mut self, a: &mut Around<'_>) {
+        let Some(picker) = &self.picker else { return };
+        if self.metainfo.is_none() {
+            return;
+        }
+        let working = self.web.pieces(picker.geometry());
+        let off: Vec<u32> = self
+            .claimed
+            .iter()
+            .copied()
+            .filter(|p| !working.contains(p) && picker.is_free(*p))
+            .collect();
+        let on: Vec<u32> = working
+            .into_iter()
+            .filter(|p| !self.claimed.contains(p))
+            .collect();
+        self.claimed.retain(|p| !off.contains(p));
+        self.claimed.extend(&on);
+        for (pieces, on) in [(off, false), (on, true)] {
+            if !pieces.is_empty() {
+                a.ev.push(JobEvent::Claim { pieces, on });
+            }
+        }
+    }
+}
+
+/// Pieces claimed at a time: more than a fetcher's lanes reach in a second.
+const CLAIMS_MAX: usize = 64;
+
+/// Pieces a lane takes at once when there are peers.
+const SPAN_PIECES_MAX: u32 = 16;
+
+/// A remainder worth a request of its own.
+const STEAL_BYTES_MIN: u64 = 4 * 1024 * 1024;
