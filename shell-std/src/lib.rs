@@ -13,6 +13,7 @@ pub mod disk;
 pub mod udp;
 pub mod tcp;
 pub mod driver;
+pub mod cli;
 
 use dovetail_core::command::{Command, Event, Reply};
 use dovetail_core::failure::Failure;

@@ -96,7 +96,7 @@ impl Origin {
             Input::Command { call, command } => self.command(call, &command),
             Input::Listening { at, .. } => {
                 let text = format!("serving {} at http://{at}/", self.dir);
-                self.fx.log(Level::Info, text);
+                self.fx.log(Level::Debug, text);
             }
             Input::Accepted {
                 stream, listener, ..

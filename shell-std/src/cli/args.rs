@@ -1,0 +1,264 @@
+//! The command line as typed: options, their texts and defaults.
+//!
+//! Decides: names, help, which options exclude each other. Never does: anything. Tests: `shell-smol/tests/cli.rs`.
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use dovetail_core::api;
+use dovetail_core::coordinator::HostPattern;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Downloads over HTTP and from the machines nearby that already have the file, every piece checked.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "Try it: `dovetail demo` runs the whole system on this machine.\n\
+                  Exit codes are listed in docs/exit-codes.md, the lines of --json in docs/json.md."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// Folder of this agent's state; several agents can share a machine
+    ///
+    /// Without it: $DOVETAIL_HOME, else $XDG_STATE_HOME/dovetail, else ~/.local/state/dovetail.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "DOVETAIL_HOME",
+        hide_env = true
+    )]
+    pub(crate) home: Option<PathBuf>,
+    /// Print one JSON object per line instead of words and bars
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print errors only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// End with the process of this id, which started us
+    #[arg(long, global = true, hide = true, value_name = "PID")]
+    pub(crate) die_with: Option<i32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Publish(PublishArgs),
+    Status(StatusArgs),
+    Coordinator(CoordinatorArgs),
+    Origin(OriginArgs),
+}
+
+/// Download one file
+///
+/// Takes it from its URL, and at the same time from peers if a metainfo file, a coordinator or a hash makes it
+/// possible to check what they send. A download that was stopped goes on where it was. If this home's agent is
+/// running, it does the work; else this command does.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dovetail get https://example.org/image.iso
+  dovetail get https://example.org/image.iso --sha256 9f86d08… -o /srv/image.iso
+  dovetail get --metainfo image.iso.torrent --peer 10.0.0.7
+  dovetail get https://example.org/image.iso --coordinator http://coordinator:7681 --share")]
+pub(crate) struct GetArgs {
+    /// Where the file lives; several URLs are alternatives for the same file
+    #[arg(value_name = "URL", required_unless_present = "metainfo")]
+    pub(crate) urls: Vec<String>,
+    /// What the file is: a BitTorrent v2 metainfo file, or the URL of one
+    #[arg(long, value_name = "FILE|URL")]
+    pub(crate) metainfo: Option<String>,
+    /// Where to put it: a file, or an existing folder [default: the URL's last part, here]
+    #[arg(long, short, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// SHA-256 the whole file must have
+    #[arg(long, value_name = "HEX")]
+    pub(crate) sha256: Option<String>,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+
+    /// Somebody waits for it [default]
+    #[arg(long, help_heading = "How", conflicts_with = "background")]
+    pub(crate) foreground: bool,
+    /// Nobody waits for it
+    #[arg(long, help_heading = "How")]
+    pub(crate) background: bool,
+    /// Fetch the pieces in order, for a program that reads along
+    #[arg(long, help_heading = "How")]
+    pub(crate) sequential: bool,
+    /// Receive at most this much, as in 20MB/s
+    #[arg(long, help_heading = "How", value_name = "RATE", value_parser = rate)]
+    pub(crate) limit: Option<u64>,
+    /// Do not hand the download to this home's running agent
+    #[arg(long, help_heading = "How")]
+    pub(crate) standalone: bool,
+
+    /// URL of the coordinator that knows who else has the file
+    #[arg(long, help_heading = "Peers", value_name = "URL")]
+    pub(crate) coordinator: Option<String>,
+    /// A peer to ask, as in 10.0.0.7 or 10.0.0.7:7680; may be repeated
+    #[arg(long = "peer", help_heading = "Peers", value_name = "ADDR", action = ArgAction::Append)]
+    pub(crate) peers: Vec<String>,
+    /// Offer what is already verified to peers while downloading
+    #[arg(long, help_heading = "Peers")]
+    pub(crate) share: bool,
+    /// Where peers reach this command
+    #[arg(long, help_heading = "Peers", value_name = "ADDR", requires = "share", default_value = PEERS_DEFAULT)]
+    pub(crate) listen: SocketAddr,
+    /// Take nothing from the URLs: fail rather than load the origin
+    #[arg(long, help_heading = "Peers")]
+    pub(crate) require_peers: bool,
+}
+
+/// Describe a file so that others can check it, and offer it
+///
+/// Hashes FILE and writes FILE.torrent, a BitTorrent v2 metainfo file. Tells the coordinator, if one is given, what
+/// the file is, so that `get URL` can use peers. Hands the file to this home's agent, if it is running, which then
+/// serves it to peers.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dovetail publish image.iso --url https://example.org/image.iso
+  dovetail publish image.iso --url https://example.org/image.iso --coordinator http://coordinator:7681")]
+pub(crate) struct PublishArgs {
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Where FILE can be downloaded; may be repeated
+    #[arg(long = "url", value_name = "URL", action = ArgAction::Append)]
+    pub(crate) urls: Vec<String>,
+    /// Where to write the metainfo file [default: FILE.torrent]
+    #[arg(long, short, value_name = "FILE.torrent")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace another metainfo file of that name
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// What downloaders call the file [default: FILE's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// URL of the coordinator to tell
+    #[arg(long, value_name = "URL")]
+    pub(crate) coordinator: Option<String>,
+}
+
+/// Show what this home's agent is doing
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {}
+
+/// Run this home's agent: downloads for local callers, and serves peers if told to share
+///
+/// `get`, `publish` and `status` with the same --home talk to it. It runs until it is stopped (Ctrl-C or SIGTERM).
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dovetail agent --share --coordinator http://coordinator:7681
+  dovetail --home /srv/dovetail agent --share --listen 10.0.0.7:7680 --upload-limit 20MB/s")]
+pub(crate) struct AgentArgs {
+    /// Offer to peers what was downloaded and published; opens the port of --listen
+    #[arg(long)]
+    pub(crate) share: bool,
+    /// Where peers reach this agent
+    #[arg(long, value_name = "ADDR", requires = "share", default_value = PEERS_DEFAULT)]
+    pub(crate) listen: SocketAddr,
+    /// URL of the coordinator that knows who else has a file
+    #[arg(long, value_name = "URL")]
+    pub(crate) coordinator: Option<String>,
+    /// A peer to ask for every download, as in 10.0.0.7 or 10.0.0.7:7680; may be repeated
+    #[arg(long = "peer", value_name = "ADDR", action = ArgAction::Append)]
+    pub(crate) peers: Vec<String>,
+    /// Send at most this much to all peers together, as in 20MB/s
+    #[arg(long, value_name = "RATE", value_parser = rate, requires = "share")]
+    pub(crate) upload_limit: Option<u64>,
+}
+
+/// Run a coordinator: it knows what a file is and who has it
+///
+/// It learns about files from `publish`; of the hosts named by --allow it fetches and hashes files itself when an
+/// agent asks about one. It keeps what it knows in memory.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dovetail coordinator
+  dovetail coordinator --listen 10.0.0.1:7681 --allow downloads.example.org")]
+pub(crate) struct CoordinatorArgs {
+    /// Where agents reach it
+    #[arg(long, value_name = "ADDR", default_value = COORDINATOR_DEFAULT)]
+    pub(crate) listen: SocketAddr,
+    /// A host whose files it may fetch and hash itself, as in files.example.org, *.example.org or
+    /// 10.0.0.5:8080; may be repeated
+    #[arg(long = "allow", value_name = "HOST", action = ArgAction::Append)]
+    pub(crate) allow: Vec<HostPattern>,
+}
+
+/// Serve a folder over HTTP, for trying things
+///
+/// Answers ranges, and limits its rate if asked to, to play a slow line.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dovetail origin /srv/files
+  dovetail origin /srv/files --listen 127.0.0.1:0 --limit 20MB/s")]
+pub(crate) struct OriginArgs {
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Where to serve
+    #[arg(long, value_name = "ADDR", default_value = ORIGIN_DEFAULT)]
+    pub(crate) listen: SocketAddr,
+    /// Send at most this much to everybody together, as in 20MB/s
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) limit: Option<u64>,
+}
+
+/// Run the whole system on this machine: an origin, a coordinator and several devices
+///
+/// Every part is a process of its own. The devices download the same file at the same time, from an origin too
+/// slow for all of them and from each other; then a table says how long each took and from where its bytes came.
+/// Everything is removed at the end.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dovetail demo
+  dovetail demo --devices 8 --size 256MiB
+  dovetail demo image.iso --origin-limit 5MB/s --keep")]
+pub(crate) struct DemoArgs {
+    /// The file to spread [default: this program if it has 64 MiB, else a generated file of 64 MiB]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// How many devices download it
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) devices: u32,
+    /// What the origin sends to all of them together
+    #[arg(long, value_name = "RATE", default_value = "20MB/s", value_parser = rate)]
+    pub(crate) origin_limit: u64,
+    /// Generate a file of this size instead
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "file")]
+    pub(crate) size: Option<u64>,
+    /// Keep the folder with everything that was downloaded and logged
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// Peers reach an agent here (Windows' Delivery Optimization uses the same port).
+const PEERS_DEFAULT: &str = "0.0.0.0:7680";
+const COORDINATOR_DEFAULT: &str = "0.0.0.0:7681";
+const ORIGIN_DEFAULT: &str = "127.0.0.1:8080";
+
+fn rate(text: &str) -> Result<u64, String> {
+    match api::parse_rate(text) {
+        Ok(0) => Err("a limit of 0 would never end; leave the option out for no limit".into()),
+        Ok(rate) => Ok(rate),
+        Err(e) => Err(format!("{e} (write it as in 20MB/s or 350KiB/s)")),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    api::parse_size(text).map_err(|e| format!("{e} (write it as in 350MiB or 1.5GB)"))
+}

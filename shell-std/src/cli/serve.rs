@@ -1,0 +1,112 @@
+//! Roles that run until they are stopped: say where they listen, pass on what they log, stop cleanly.
+//!
+//! Decides: when everything listens, and the words for it. Tests: `shell-smol/tests/cli.rs`.
+
+use super::out::Out;
+use super::signals;
+use crate::{Notice, Options, Runtime, channel};
+use dovetail_core::api::Line;
+use dovetail_core::command::{Command, Event, Reply};
+use dovetail_core::failure::Failure;
+use dovetail_core::ids::CallId;
+use dovetail_core::machine::{Datagram, Input, Listener, Machine, Output};
+use dovetail_core::time::{Deadline, Now};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+
+/// What a role bound.
+pub(crate) type Bound = BTreeMap<Listener, SocketAddr>;
+
+/// A machine, and somebody who hears once what its listeners are bound to.
+pub(crate) struct Watched<M, F> {
+    machine: M,
+    waiting: usize,
+    bound: Bound,
+    ready: F,
+}
+
+impl<M: Machine, F: FnMut(&Bound)> Watched<M, F> {
+    /// `ready` is called when as many listeners as `options` names are bound.
+    pub(crate) fn new(machine: M, options: &Options, ready: F) -> Self {
+        Self {
+            machine,
+            waiting: options.listen.len(),
+            bound: Bound::new(),
+            ready,
+        }
+    }
+}
+
+impl<M: Machine, F: FnMut(&Bound)> Machine for Watched<M, F> {
+    fn handle(&mut self, now: Now, input: Input) {
+        let listening = match &input {
+            Input::Listening { listener, at } => Some((*listener, *at)),
+            _ => None,
+        };
+        self.machine.handle(now, input);
+        if let Some((listener, at)) = listening {
+            self.bound.insert(listener, at);
+            if self.bound.len() == self.waiting {
+                (self.ready)(&self.bound);
+            }
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.machine.poll()
+    }
+
+    fn poll_datagram(&mut self, now: Now, buf: &mut Vec<u8>) -> Option<Datagram> {
+        self.machine.poll_datagram(now, buf)
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.machine.deadline()
+    }
+
+    fn check(&self) {
+        self.machine.check();
+    }
+}
+
+/// Run a role until a signal stops it. `ready` gives the words and the line for the moment it listens.
+pub(crate) fn serve<R: Runtime>(
+    machine: impl Machine,
+    options: Options,
+    out: Out,
+    ready: impl Fn(&Bound) -> (String, Line),
+) -> Result<(), Failure> {
+    const SHUTDOWN: CallId = CallId(1);
+    let (handle, commands) = channel();
+    signals::on_stop(move || handle.send(SHUTDOWN, Command::Shutdown))?;
+    let watched = Watched::new(machine, &options, |bound: &Bound| {
+        let (words, line) = ready(bound);
+        out.result(&words, &line);
+    });
+    R::run(watched, options, commands, |notice| match notice {
+        Notice::Reply(SHUTDOWN, Reply::Stopped) => ControlFlow::Break(()),
+        Notice::Event(Event::Log { level, text }) => {
+            out.log(level.into(), &text);
+            ControlFlow::Continue(())
+        }
+        Notice::Reply(..) | Notice::Event(_) => ControlFlow::Continue(()),
+    })?;
+    out.line(&Line::Stopped);
+    Ok(())
+}
+
+/// What is said when a role listens for HTTP, and for whom or what.
+pub(crate) fn http_ready(role: &str, whom: &str, bound: &Bound) -> (String, Line) {
+    let at = bound.get(&Listener::Http).map(ToString::to_string);
+    let words = match &at {
+        Some(at) => format!("{role} is ready: {whom} at http://{at}"),
+        None => format!("{role} is ready"),
+    };
+    let line = Line::Listening {
+        role: role.to_owned(),
+        listening: at,
+        socket: None,
+    };
+    (words, line)
+}

@@ -1,0 +1,154 @@
+//! `status`: what this home's agent is doing, in words.
+
+use super::args::Global;
+use super::bars::total_words;
+use super::exchange;
+use super::home::Home;
+use super::out::Out;
+use crate::host::words;
+use dovetail_core::api::{Line, STATUS_TARGET, Status};
+use dovetail_core::failure::{Failure, FailureKind};
+use dovetail_core::stats::Bytes;
+use std::fmt::Write as _;
+
+pub(crate) fn status(global: &Global, out: Out) -> Result<(), Failure> {
+    let home = Home::new(global.home.as_deref())?;
+    let Some(stream) = home.agent() else {
+        return Err(Failure::new(
+            FailureKind::Unavailable,
+            "cannot ask the agent",
+            format!("none is running in {}", home.as_ref().display()),
+        )
+        .remedy("start one with `dovetail agent`, or name its folder with --home"));
+    };
+    let garbled = |why: String| {
+        let what = "cannot read the agent's answer";
+        Failure::new(FailureKind::Unavailable, what, why)
+    };
+    let mut answer =
+        exchange::ask(stream, "GET", STATUS_TARGET, "").map_err(|e| garbled(words(&e)))?;
+    let text = answer
+        .line()
+        .map_err(|e| garbled(words(&e)))?
+        .unwrap_or_default();
+    match Line::parse(&text).map_err(|e| garbled(e.to_string()))? {
+        Line::Status(status) => {
+            out.result(in_words(&status).trim_end(), &Line::Status(status));
+            Ok(())
+        }
+        Line::Failed(failed) => Err(failed.failure),
+        _ => Err(garbled("it is about something else".into())),
+    }
+}
+
+fn in_words(status: &Status) -> String {
+    let mut words = String::new();
+    _ = match &status.coordinator {
+        None => writeln!(words, "no coordinator"),
+        Some(c) if c.reachable => writeln!(words, "coordinator {} answers", c.url),
+        Some(c) => writeln!(words, "coordinator {} does not answer", c.url),
+    };
+    heading(&mut words, status.jobs.len(), "download", "downloads");
+    for job in &status.jobs {
+        let progress = total_words(&job.progress.progress());
+        _ = writeln!(words, "  {}: {progress}", job.output);
+    }
+    heading(
+        &mut words,
+        status.shared.len(),
+        "file offered",
+        "files offered",
+    );
+    for shared in &status.shared {
+        let (length, sent) = (Bytes(shared.length), Bytes(shared.sent));
+        _ = writeln!(words, "  {}: {length}, {sent} sent", shared.path);
+    }
+    heading(
+        &mut words,
+        status.peers.len(),
+        "peer connected",
+        "peers connected",
+    );
+    for peer in &status.peers {
+        let client = match peer.client.as_str() {
+            "" => "unnamed client",
+            client => client,
+        };
+        let (received, sent) = (Bytes(peer.received), Bytes(peer.sent));
+        _ = writeln!(
+            words,
+            "  {} ({}, {client}): {received} received, {sent} sent",
+            peer.addr, peer.class
+        );
+    }
+    words
+}
+
+fn heading(words: &mut String, count: usize, one: &str, many: &str) {
+    _ = match count {
+        0 => writeln!(words, "no {many}"),
+        1 => writeln!(words, "1 {one}"),
+        n => writeln!(words, "{n} {many}"),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dovetail_core::api::{
+        CoordinatorStatus, JobStatus, PeerStatus, ProgressLine, SharedStatus,
+    };
+
+    #[test]
+    fn a_busy_agent_in_words() {
+        let status = Status {
+            jobs: vec![JobStatus {
+                call: 1,
+                output: "/srv/a.iso".into(),
+                progress: ProgressLine {
+                    length: 2048,
+                    done: 1024,
+                    ..ProgressLine::default()
+                },
+            }],
+            shared: vec![],
+            peers: vec![
+                PeerStatus {
+                    addr: "10.0.0.7:7680".into(),
+                    class: "lan".into(),
+                    client: String::new(),
+                    received: 1024,
+                    sent: 0,
+                };
+                2
+            ],
+            coordinator: Some(CoordinatorStatus {
+                url: "http://c:7681".into(),
+                reachable: true,
+            }),
+        };
+        assert_eq!(
+            in_words(&status),
+            "coordinator http://c:7681 answers\n\
+             1 download\n  /srv/a.iso: 1 KiB of 2 KiB, 0 B/s\n\
+             no files offered\n\
+             2 peers connected\n  \
+             10.0.0.7:7680 (lan, unnamed client): 1 KiB received, 0 B sent\n  \
+             10.0.0.7:7680 (lan, unnamed client): 1 KiB received, 0 B sent\n"
+        );
+        let shared = SharedStatus {
+            path: "/srv/b".into(),
+            length: 1,
+            root: String::new(),
+            sent: 2,
+        };
+        let idle = Status {
+            shared: vec![shared],
+            ..Status::default()
+        };
+        assert_eq!(
+            in_words(&idle),
+            "no coordinator\nno downloads\n1 file offered\n  /srv/b: 1 B, 2 B sent\nno peers connected\n"
+        );
+    }
+}
