@@ -1,5 +1,6 @@
 //! Metainfo files made by libtorrent (`tests/vectors/libtorrent`): they load, our tree of the same bytes is
 //! theirs, and our own metainfo is the same to the byte.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use dovetail_core::content::{

@@ -1,5 +1,6 @@
 //! The modules of the core stand in reading order: a module names only modules listed above it in `lib.rs`
 //! (`crate::x`, and `super::x` that leads to the root). Tests within the sources and `sim` are free.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,10 @@
 //! Golden vectors: bytes written by hand from the specifications (`tests/vectors/*.hex`), and what they mean.
 //! Every vector is decoded whole, byte by byte and behind another message, and encoded again.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use bytes::Bytes;
 use dovetail_core::content::{Digest, HashRequest, Run};
