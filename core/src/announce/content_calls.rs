@@ -225,6 +225,12 @@ impl ContentCalls {
                 if let (Some(after), What::Lookup(_)) = (retry_after, &call.what)
                     && !call.forgotten
                 {
+                    let token = call.token;
+                    let answer = Lookup::Pending(Pending {
+                        done_bytes: 0,
+                        length: 0,
+                    });
+                    ev.push(AnnouncerEvent::Record { token, answer });
                     call.not_before = now.mono + after.clamp(RETRY_MIN, RETRY_MAX);
                     self.waiting.push_back(call);
                     return None;

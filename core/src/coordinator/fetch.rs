@@ -6,7 +6,7 @@
 //! twice. Invariants: one hash job at a time (the hash of the whole file runs through all of them); at
 //! most `PIECES_WAITING_MAX` whole pieces wait.
 //!
-//! Tested in `core/tests/coordination.rs` and `identify_tests.rs`.
+//! Tested in `core/tests/coordination.rs`.
 
 use super::records::NewRecord;
 use crate::content::{FlatHash, Geometry, HashDone, HashJob, Metainfo, TreeBuilder};

@@ -5,7 +5,7 @@
 //! Invariants: an address is being fetched or waiting at most once; at most `IDENTIFY_MAX` fetches run and
 //! `IDENTIFY_WAITING_MAX` wait; failures are bounded and expire.
 //!
-//! Tested in `identify_tests.rs` and `core/tests/coordination.rs`.
+//! Tested in `core/tests/coordination.rs`.
 
 use super::allow::HostPattern;
 use super::fetch::{Ended, Fetch};

@@ -21,18 +21,17 @@ mod routes;
 mod select;
 mod tracker;
 #[cfg(test)]
-mod identify_tests;
-#[cfg(test)]
 mod routes_tests;
 
 pub use allow::{HostPattern, HostPatternError};
 
 use crate::command::{Command, Reply};
 use crate::failure::{Failure, FailureKind};
-use crate::http::{Proxies, ServerConnection};
+use crate::http::{Answer, AnswerBody, Proxies, ServerConnection};
 use crate::ids::{CallId, StreamId};
 use crate::limits::{
     CONTENT_MESSAGE_MAX, COORDINATOR_BODIES_MAX, COORDINATOR_CONNECTIONS_MAX, GOODBYE_TIMEOUT,
+    SEND_PER_STREAM,
 };
 use crate::machine::{CloseHow, Effects, Input, Listener, Machine, Output};
 use crate::rng::Rng;
@@ -89,6 +88,8 @@ struct Connection {
     timer: Option<Mono>,
     /// Bytes received since the last whole request.
     unread: usize,
+    /// What a long answer still has to send.
+    rest: Bytes,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +152,7 @@ impl Coordinator {
             from,
             timer: None,
             unread: 0,
+            rest: Bytes::new(),
         };
         self.connections.insert(stream, connection);
         self.settle_timer(stream);
@@ -200,6 +202,7 @@ impl Coordinator {
     fn serve(&mut self, now: Now, stream: StreamId) {
         let crowded = self.connections.len() > COORDINATOR_CONNECTIONS_MAX / 2;
         while let Some(connection) = self.connections.get_mut(&stream) {
+            connection.send_rest(now, &mut self.fx);
             let Some(request) = connection.http.poll(now, &mut self.fx) else {
                 break;
             };
@@ -209,7 +212,7 @@ impl Coordinator {
             }
             let from = connection.from;
             let answer = self.desk.answer(now, from, &request, &mut self.fx);
-            connection.http.respond(now, &answer, &mut self.fx);
+            connection.respond(now, answer, &mut self.fx);
         }
         self.settle_timer(stream);
     }
@@ -294,6 +297,29 @@ impl Coordinator {
         if let Some(Stopping { call, .. }) = call {
             self.stopping = None;
             self.fx.reply(call, Reply::Stopped);
+        }
+    }
+}
+
+impl Connection {
+    /// Long answers are handed over as they leave.
+    fn respond(&mut self, now: Now, mut answer: Answer, fx: &mut Effects) {
+        let mut rest = Bytes::new();
+        if let AnswerBody::Full(body) = &mut answer.body
+            && body.len() > SEND_PER_STREAM as usize
+        {
+            rest = core::mem::take(body);
+            answer.body = AnswerBody::Length(rest.len() as u64);
+        }
+        if self.http.respond(now, &answer, fx) {
+            self.rest = rest;
+        }
+    }
+
+    fn send_rest(&mut self, now: Now, fx: &mut Effects) {
+        let len = self.rest.len().min(self.http.room() as usize);
+        if len > 0 {
+            self.http.send_body(now, self.rest.split_to(len), fx);
         }
     }
 }
