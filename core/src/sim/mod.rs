@@ -17,6 +17,7 @@
     reason = "test equipment: a broken invariant must stop the run"
 )]
 
+pub mod arb;
 mod bases;
 mod clock;
 mod conn;
@@ -27,6 +28,7 @@ mod flow;
 mod host;
 mod journal;
 mod link;
+pub mod origin;
 mod run;
 mod spec;
 pub mod toys;
@@ -36,5 +38,6 @@ mod world;
 
 pub use disk::{Disk, DiskCounters, DiskFaults};
 pub use link::LinkCounters;
+pub use origin::FaultyOrigin;
 pub use spec::{ClockSpec, DiskSpec, HashSpec, HostSpec, LinkSpec, NetSpec, PowerCut, Reads};
 pub use world::{Call, HostId, Kill, SimMachine, SiteId, Stuck, World, seeds};

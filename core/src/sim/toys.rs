@@ -70,6 +70,8 @@ pub struct Bulk {
     pub closed: Vec<(StreamId, Lost)>,
     /// Bytes reported sent, over all streams.
     pub sent: u64,
+    /// Most bytes one stream had not yet reported sent.
+    pub unsent_most: u32,
 }
 
 #[derive(Default)]
@@ -88,6 +90,7 @@ impl Bulk {
             streams: BTreeMap::new(),
             closed: Vec::new(),
             sent: 0,
+            unsent_most: 0,
         }
     }
 
@@ -100,6 +103,7 @@ impl Bulk {
             let bytes = self.content.slice(sending.next..end);
             sending.next = end;
             sending.unsent += bytes.len() as u32;
+            self.unsent_most = self.unsent_most.max(sending.unsent);
             self.fx.send(stream, bytes);
         }
         if sending.next == self.content.len() && !sending.closing {
@@ -203,11 +207,9 @@ impl Machine for Reader {
     fn handle(&mut self, now: Now, input: Input) {
         assert!(self.closed.is_none() || matches!(input, Input::Tick));
         match input {
-            Input::Tick => {
-                if self.next.is_some_and(|at| at <= now.mono) {
-                    self.next = Some(now.mono + self.every);
-                    self.grant(self.credit);
-                }
+            Input::Tick if self.next.is_some_and(|at| at <= now.mono) => {
+                self.next = Some(now.mono + self.every);
+                self.grant(self.credit);
             }
             Input::Opened { to, .. } => {
                 assert!(self.opened.is_none(), "opened twice");
@@ -412,6 +414,8 @@ pub struct Pinger {
     count: u32,
     every: Duration,
     next: Option<Mono>,
+    /// It is time, but the socket was full: it is asked again when it is not.
+    due: bool,
     sent: u32,
     pongs: VecDeque<(SocketAddr, Bytes)>,
     /// Numbers as they came back, and the round trip of each.
@@ -428,6 +432,7 @@ impl Pinger {
             count,
             every,
             next: to.map(|_| Mono::ZERO),
+            due: false,
             sent: 0,
             pongs: VecDeque::new(),
             returned: Vec::new(),
@@ -441,6 +446,9 @@ const PONG: u8 = 2;
 
 impl Machine for Pinger {
     fn handle(&mut self, now: Now, input: Input) {
+        if self.next.take_if(|at| *at <= now.mono).is_some() {
+            self.due = true;
+        }
         match input {
             Input::Datagram { from, bytes } if bytes.first() == Some(&PING) => {
                 self.pongs.push_back((from, bytes.slice(1..)));
@@ -470,9 +478,10 @@ impl Machine for Pinger {
             return Some(Datagram { to });
         }
         let to = self.to?;
-        if self.next.is_none_or(|at| at > now.mono) {
+        if !self.due && self.next.is_none_or(|at| at > now.mono) {
             return None;
         }
+        self.due = false;
         buf.push(PING);
         buf.extend_from_slice(&self.sent.to_be_bytes());
         self.sent_at.insert(self.sent, now.mono);
