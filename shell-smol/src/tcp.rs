@@ -163,6 +163,16 @@ enum Writer {
     Busy,
 }
 
+/// What a writer does next.
+enum Step {
+    Again,
+    /// Wait for room in the socket.
+    Full,
+    Idle,
+    Part,
+    Over,
+}
+
 /// What a reader does next.
 enum Turn {
     Read(usize, Option<Instant>),
@@ -297,28 +307,32 @@ impl Stream {
     /// Deliver what may be delivered, then wait for something to do.
     async fn next_turn(&self, queue: &Queue) -> Turn {
         loop {
-            let mut state = self.lock();
-            match state.phase {
-                Phase::Open => {}
-                Phase::Closing if state.has_eof => return Turn::Over,
-                Phase::Closing => return Turn::Discard,
-                Phase::Ended => return Turn::Over,
+            let turn = self.turn(&mut self.lock(), queue);
+            if let Some(turn) = turn {
+                return turn;
             }
-            let stream = self.id;
-            while let Some(bytes) = state.conduit.deliver() {
-                queue.push(Input::Received { stream, bytes });
-            }
-            if let Some(why) = state.conduit.end().cloned() {
-                self.lose(&mut state, why, queue);
-                return Turn::Over;
-            }
-            if let Some(wanted) = state.conduit.wants() {
-                let until = state.secured.as_ref().map(|(_, until)| *until);
-                return Turn::Read(wanted, until);
-            }
-            drop(state);
             self.readable.wait().await;
         }
+    }
+
+    fn turn(&self, state: &mut State, queue: &Queue) -> Option<Turn> {
+        match state.phase {
+            Phase::Open => {}
+            Phase::Closing if state.has_eof => return Some(Turn::Over),
+            Phase::Closing => return Some(Turn::Discard),
+            Phase::Ended => return Some(Turn::Over),
+        }
+        let stream = self.id;
+        while let Some(bytes) = state.conduit.deliver() {
+            queue.push(Input::Received { stream, bytes });
+        }
+        if let Some(why) = state.conduit.end().cloned() {
+            self.lose(state, why, queue);
+            return Some(Turn::Over);
+        }
+        let wanted = state.conduit.wants()?;
+        let until = state.secured.as_ref().map(|(_, until)| *until);
+        Some(Turn::Read(wanted, until))
     }
 
     fn receive(&self, bytes: Bytes, queue: &Queue) {
@@ -348,32 +362,38 @@ impl Stream {
     /// Writer: from the conduit to the socket, whenever the socket did not take everything at once.
     async fn write(&self, queue: &Queue) {
         loop {
-            let mut state = self.lock();
-            if state.phase == Phase::Ended {
-                return;
-            }
-            if state.conduit.has_outgoing() {
-                let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-                let written = send_some(self.fd(), &state.conduit.slices(), flags);
-                match written {
-                    Ok(written) => self.say_sent(&mut state, written, queue),
-                    Err(Errno::INTR) => {}
-                    Err(Errno::AGAIN) => {
-                        drop(state);
-                        let _ = self.socket.writable().await;
-                    }
-                    Err(error) => self.lose(&mut state, lost(&error.into()), queue),
+            let step = self.write_some(&mut self.lock(), queue);
+            match step {
+                Step::Again => {}
+                Step::Full => {
+                    let _ = self.socket.writable().await;
                 }
-            } else if state.phase == Phase::Closing {
-                drop(state);
-                self.part(queue).await;
-                return;
-            } else {
-                state.writer = Writer::Idle;
-                drop(state);
-                self.writable.wait().await;
+                Step::Idle => self.writable.wait().await,
+                Step::Part => return self.part(queue).await,
+                Step::Over => return,
             }
         }
+    }
+
+    fn write_some(&self, state: &mut State, queue: &Queue) -> Step {
+        if state.phase == Phase::Ended {
+            return Step::Over;
+        }
+        if state.conduit.has_outgoing() {
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match send_some(self.fd(), &state.conduit.slices(), flags) {
+                Ok(written) => self.say_sent(state, written, queue),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Step::Full,
+                Err(error) => self.lose(state, lost(&error.into()), queue),
+            }
+            return Step::Again;
+        }
+        if state.phase == Phase::Closing {
+            return Step::Part;
+        }
+        state.writer = Writer::Idle;
+        Step::Idle
     }
 
     /// Everything is written: say so, and let the peer read it before the connection is gone.

@@ -396,7 +396,7 @@ fn sync_folder(path: &str) -> io::Result<()> {
                 Some(Errno::INVAL | Errno::ACCESS | Errno::OPNOTSUPP)
             ) =>
         {
-            Err(error.into())
+            Err(error)
         }
         _ => Ok(()),
     }

@@ -491,29 +491,34 @@ impl Stream {
     fn next_turn(&self, queue: &Queue) -> Turn {
         let mut state = self.lock();
         loop {
-            match state.phase {
-                Phase::Open => {}
-                Phase::Closing if state.has_eof => return Turn::Over,
-                Phase::Closing => return Turn::Discard,
-                Phase::Ended => return Turn::Over,
-            }
-            let stream = self.id;
-            while let Some(bytes) = state.conduit.deliver() {
-                queue.push(Input::Received { stream, bytes });
-            }
-            if let Some(why) = state.conduit.end().cloned() {
-                self.lose(&mut state, why, queue);
-                return Turn::Over;
-            }
-            if let Some(wanted) = state.conduit.wants() {
-                let until = state.secured.as_ref().map(|(_, until)| *until);
-                return Turn::Read(wanted, until);
+            if let Some(turn) = self.turn(&mut state, queue) {
+                return turn;
             }
             state = self
                 .readable
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn turn(&self, state: &mut State, queue: &Queue) -> Option<Turn> {
+        match state.phase {
+            Phase::Open => {}
+            Phase::Closing if state.has_eof => return Some(Turn::Over),
+            Phase::Closing => return Some(Turn::Discard),
+            Phase::Ended => return Some(Turn::Over),
+        }
+        let stream = self.id;
+        while let Some(bytes) = state.conduit.deliver() {
+            queue.push(Input::Received { stream, bytes });
+        }
+        if let Some(why) = state.conduit.end().cloned() {
+            self.lose(state, why, queue);
+            return Some(Turn::Over);
+        }
+        let wanted = state.conduit.wants()?;
+        let until = state.secured.as_ref().map(|(_, until)| *until);
+        Some(Turn::Read(wanted, until))
     }
 
     fn receive(self: &Arc<Self>, bytes: Bytes, queue: &Arc<Queue>) {
