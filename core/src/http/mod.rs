@@ -34,3 +34,7 @@ pub use web_source::{Lane, WebConfig, WebEvent, WebSource};
 
 #[cfg(test)]
 mod server_tests;
+#[cfg(test)]
+mod client_tests;
+#[cfg(test)]
+mod testing;

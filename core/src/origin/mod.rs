@@ -158,11 +158,11 @@ impl Origin {
             return;
         };
         while let Some(request) = visitor.next_request(now, &mut self.fx) {
-            self.served.requests += 1;
             if request.path() == STATS_PATH {
                 let json = serde_json::to_vec(&self.served).unwrap_or_default();
                 visitor.answer_json(now, Bytes::from(json), &mut self.fx);
             } else {
+                self.served.requests += 1;
                 visitor.begin(now, &self.dir, &request, &mut self.fx);
             }
         }
