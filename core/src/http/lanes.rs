@@ -16,12 +16,13 @@ pub(crate) struct LaneTrial {
     allowed: u8,
     /// Total rate with one lane fewer, while one more is on trial.
     before: Option<u64>,
-    /// Lanes busy in the current window.
-    busy: u8,
     /// The window only serves to get up to speed.
     settling: bool,
     since: Mono,
     bytes: u64,
+    /// How often bytes came in this window, and how often while exactly `allowed` lanes were busy.
+    samples: u32,
+    full: u32,
     /// No new trial before.
     not_before: Mono,
 }
@@ -32,10 +33,11 @@ impl LaneTrial {
             max: max.max(1),
             allowed: 1,
             before: None,
-            busy: 0,
             settling: true,
             since: Mono::ZERO,
             bytes: 0,
+            samples: 0,
+            full: 0,
             not_before: Mono::ZERO,
         }
     }
@@ -47,21 +49,23 @@ impl LaneTrial {
 
     /// `len` bytes came while this many lanes were busy.
     pub(crate) fn on_bytes(&mut self, now: Now, len: usize, busy: u8) {
-        if busy != self.busy {
-            self.busy = busy;
-            self.restart(now, true);
+        if self.settling && busy < self.allowed {
+            return self.restart(now, true);
         }
         self.bytes += len as u64;
+        self.samples = self.samples.saturating_add(1);
+        self.full = self.full.saturating_add(u32::from(busy == self.allowed));
         let elapsed = now.mono.since(self.since);
         if elapsed < WINDOW {
             return;
         }
-        if self.settling {
-            return self.restart(now, false);
-        }
         let rate = per_second(self.bytes, elapsed);
+        // Lanes pause for a moment between ranges; a window with longer pauses says nothing.
+        let telling = !self.settling && self.full / 4 >= (self.samples - self.full);
         self.restart(now, false);
-        self.measured(now, rate);
+        if telling {
+            self.measured(now, rate);
+        }
     }
 
     /// The server would not serve more than this many at once.
@@ -72,30 +76,23 @@ impl LaneTrial {
     }
 
     fn measured(&mut self, now: Now, rate: u64) {
-        match self.before {
-            // The lane on trial has no work yet.
-            Some(_) if self.busy < self.allowed => self.before = Some(rate),
-            Some(before) if self.busy == self.allowed => {
-                self.before = None;
-                if rate.saturating_mul(10) < before.saturating_mul(11) {
-                    self.allowed -= 1;
-                    self.not_before = now.mono + AFTER_FAILED_TRIAL;
-                }
+        if let Some(before) = self.before.take() {
+            if rate.saturating_mul(10) < before.saturating_mul(11) {
+                self.allowed -= 1;
+                self.not_before = now.mono + AFTER_FAILED_TRIAL;
             }
-            None if self.busy == self.allowed
-                && self.allowed < self.max
-                && now.mono >= self.not_before =>
-            {
-                self.before = Some(rate);
-                self.allowed += 1;
-            }
-            _ => {}
+        } else if self.allowed < self.max && now.mono >= self.not_before {
+            self.before = Some(rate);
+            self.allowed += 1;
+            self.restart(now, true);
         }
     }
 
     fn restart(&mut self, now: Now, settling: bool) {
         self.since = now.mono;
         self.bytes = 0;
+        self.samples = 0;
+        self.full = 0;
         self.settling = settling;
     }
 }

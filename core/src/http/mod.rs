@@ -38,3 +38,5 @@ mod server_tests;
 mod client_tests;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod web_tests;
