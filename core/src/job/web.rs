@@ -188,8 +188,12 @@ impl Job {
                 WebEvent::Failed { lane, .. } => self.on_lane_done(lane, false, a),
                 WebEvent::Changed { .. } => self.on_changed(a),
                 WebEvent::Unavailable {
-                    failure, retry_at, ..
-                } => self.on_unavailable(failure, retry_at, a),
+                    failure,
+                    retry_at,
+                    failures,
+                } => {
+                    self.on_unavailable(failure, retry_at.is_none(), failures, a);
+                }
                 WebEvent::Notice(text) => a.ev.push(JobEvent::Log(Level::Info, text)),
             }
         }
@@ -326,9 +330,16 @@ impl Job {
         self.phase = Phase::Probing;
     }
 
-    fn on_unavailable(&mut self, failure: Failure, retry_at: Option<Mono>, a: &mut Around<'_>) {
-        let hopeless = retry_at.is_none() && self.metainfo.is_none();
-        if hopeless {
+    /// Nobody else can have it: give up at once if no URL is left, and soon if none ever answered.
+    fn on_unavailable(
+        &mut self,
+        failure: Failure,
+        is_final: bool,
+        failures: u32,
+        a: &mut Around<'_>,
+    ) {
+        let never = self.picker.is_none() && failures >= FIRST_TRIES;
+        if self.metainfo.is_none() && (is_final || never) {
             return self.fail(failure, a);
         }
         if self.web.failure.is_none() {
@@ -584,6 +595,9 @@ const CLAIMS_MAX: usize = 64;
 
 /// Pieces a lane takes at once when there are peers.
 const SPAN_PIECES_MAX: u32 = 16;
+
+/// Attempts at a server that has never answered, when there are no peers to hope for.
+const FIRST_TRIES: u32 = 4;
 
 /// A remainder worth a request of its own.
 const STEAL_BYTES_MIN: u64 = 4 * 1024 * 1024;
