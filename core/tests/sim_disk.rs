@@ -1,4 +1,5 @@
 //! Simulated disks: what survives a crash, and how long work takes.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use core::time::Duration;
