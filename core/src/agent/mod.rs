@@ -234,6 +234,13 @@ impl Agent {
                 self.add_swarm(swarm, events);
             }
             Command::Share(request) => {
+                if !self.me.share {
+                    let what = format!("cannot serve {}", request.path);
+                    let why = "this agent does not share with peers";
+                    let failure = Failure::new(FailureKind::Refused, what, why)
+                        .remedy("start it with --share");
+                    return self.reply(call, Reply::Shared(Err(failure)));
+                }
                 if let Some(failure) = self.refusal(&request.path, false) {
                     return self.reply(call, Reply::Shared(Err(failure)));
                 }

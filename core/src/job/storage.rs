@@ -324,12 +324,21 @@ impl Storage {
                 None
             }
             (Doing::Rename, Ok(_)) => {
+                // The whole file is durable: no record is needed any more.
+                self.written.clear();
+                (self.written_bytes, self.written_since) = (0, None);
                 let path = self.paths.state.clone();
                 self.order(DiskOp::Remove { path }, Doing::Tidy, fx);
                 Some(StorageEvent::Finished)
             }
             (Doing::Tidy, _) => None,
-            (doing, Err(error)) => Some(StorageEvent::Failed(self.failure(&doing, &error))),
+            (doing, Err(error)) => {
+                if matches!(doing, Doing::LastSync | Doing::Rename) {
+                    // What is written can still be recorded, for the next time.
+                    self.finishing = false;
+                }
+                Some(StorageEvent::Failed(self.failure(&doing, &error)))
+            }
             (doing, Ok(odd)) => {
                 let error = DiskError {
                     kind: DiskErrorKind::Other,
