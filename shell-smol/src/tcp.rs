@@ -1,4 +1,4 @@
-//! Streams: connecting, accepting, and one reader (and, once a socket is full, one writer) for each.
+//! Streams: connecting, and one reader (and, once a socket is full, one writer) for each.
 //!
 //! A reader waits only while its stream has credit, a writer only while there is something to write; both
 //! end with their stream. The driver writes by itself as long as the socket takes it without waiting.
@@ -8,7 +8,6 @@
 
 use crate::driver::{Item, Queue, Tasks};
 use crate::host::{Buffers, ReadSize, words};
-use crate::net::{Bound, accept_one, addresses, lost, send_some, share};
 use crate::tls::{Conduit, config};
 use async_io::{Async, Timer};
 use bytes::Bytes;
@@ -30,7 +29,9 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-pub use dovetail_std::tcp::{ACCEPT_AGAIN, LINGER};
+pub use dovetail_std::tcp::{
+    ACCEPT_AGAIN, Bound, LINGER, accept_one, addresses, bind, canonical, lost, send_some, share,
+};
 
 /// Pass on who connects, as long as the run lasts.
 pub async fn accept(bound: Bound, queue: Arc<Queue>) {

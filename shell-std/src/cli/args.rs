@@ -51,10 +51,13 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Get(GetArgs),
     Publish(PublishArgs),
     Status(StatusArgs),
+    Agent(AgentArgs),
     Coordinator(CoordinatorArgs),
     Origin(OriginArgs),
+    Demo(DemoArgs),
 }
 
 /// Download one file

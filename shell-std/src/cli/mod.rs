@@ -13,10 +13,13 @@ mod errand;
 mod hashing;
 mod bars;
 mod serve;
+mod agent;
 mod coordinator;
 mod origin;
+mod get;
 mod publish;
 mod status;
+mod demo;
 
 use crate::Runtime;
 use args::{Cli, Command};
@@ -44,9 +47,12 @@ pub fn main<R: Runtime>() -> ExitCode {
 fn run<R: Runtime>(cli: &Cli, out: Out) -> Result<(), Failure> {
     let global = &cli.global;
     match &cli.command {
+        Command::Get(args) => get::get::<R>(args, global, out),
         Command::Publish(args) => publish::publish::<R>(args, global, out),
         Command::Status(_) => status::status(global, out),
+        Command::Agent(args) => agent::agent::<R>(args, global, out),
         Command::Coordinator(args) => coordinator::coordinator::<R>(args, out),
         Command::Origin(args) => origin::origin::<R>(args, out),
+        Command::Demo(args) => demo::demo::<R>(args, out),
     }
 }

@@ -56,12 +56,14 @@ pub(crate) fn publish<R: Runtime>(
     if let Some(coordinator) = &args.coordinator {
         tell::<R>(coordinator, &bytes, hashed.sha256, &args.urls)?;
     }
-    let served = match home.agent() {
-        Some(agent) => {
-            hand_over(agent, bytes, &file)?;
-            true
-        }
-        None => false,
+    let handed_over = match home.agent() {
+        Some(agent) => hand_over(agent, bytes, &file),
+        None => Err(nobody_serves(&home)),
+    };
+    let unserved = match handed_over {
+        // Not to serve is a choice of whoever runs the agent, or runs none.
+        Err(failure) if failure.kind == FailureKind::Refused => Some(failure),
+        other => other.map(|()| None)?,
     };
     let line = PublishedLine {
         torrent: utf8(&torrent)?,
@@ -71,9 +73,10 @@ pub(crate) fn publish<R: Runtime>(
         sha256: hashed.sha256.to_string(),
         info_hash: metainfo.info_hash.to_string(),
         coordinator: args.coordinator.clone(),
-        served,
+        served: unserved.is_none(),
     };
-    out.result(&in_words(&line, &home), &Line::Published(line));
+    let words = in_words(&line, unserved.as_ref());
+    out.result(&words, &Line::Published(line));
     Ok(())
 }
 
@@ -184,7 +187,12 @@ fn hand_over(agent: UnixStream, metainfo: Bytes, file: &Path) -> Result<(), Fail
     }
 }
 
-fn in_words(line: &PublishedLine, home: &Home) -> String {
+fn nobody_serves(home: &Home) -> Failure {
+    let why = format!("no agent runs in {}", home.as_ref().display());
+    Failure::new(FailureKind::Refused, "", why).remedy("start one with `dovetail agent --share`")
+}
+
+fn in_words(line: &PublishedLine, unserved: Option<&Failure>) -> String {
     let mut words = format!(
         "{} is {}, SHA-256 {}\nwrote {}",
         line.name,
@@ -195,13 +203,12 @@ fn in_words(line: &PublishedLine, home: &Home) -> String {
     if let Some(coordinator) = &line.coordinator {
         words += &format!("\ntold the coordinator {coordinator}");
     }
-    words += &if line.served {
-        "\nthis home's agent serves it".to_owned()
-    } else {
-        format!(
-            "\nnobody serves it from here: no agent runs in {} (`dovetail agent --share`)",
-            home.as_ref().display()
-        )
+    words += &match unserved {
+        None => "\nthis home's agent serves it".to_owned(),
+        Some(failure) => format!(
+            "\nnot served from here: {} ({})",
+            failure.why, failure.remedy
+        ),
     };
     words
 }

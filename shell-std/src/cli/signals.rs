@@ -1,6 +1,7 @@
 //! Ctrl-C and SIGTERM: the first asks, the second ends.
 //!
-//! Decides: that the second signal does not wait. Tests: `shell-smol/tests/cli.rs`.
+//! Decides: that the second signal does not wait, and which signals are one (`timeout` sends its signal to the
+//! process and to its group). Tests: `shell-smol/tests/cli.rs`.
 
 use crate::host::words;
 use dovetail_core::failure::{Failure, FailureKind};
@@ -9,17 +10,23 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::process::exit;
 use std::thread;
+use std::time::{Duration, Instant};
+
+/// Signals that come this close together are one; no hand is faster.
+const ONE_SIGNAL: Duration = Duration::from_millis(100);
 
 /// Call `stop` at the first signal that asks to end; end at once at the second.
 pub(crate) fn on_stop(stop: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|e| Failure::new(FailureKind::Refused, "cannot listen for signals", words(&e)))?;
     thread::spawn(move || {
-        let mut stop = Some(stop);
-        for _ in signals.forever() {
-            match stop.take() {
-                Some(stop) => stop(),
-                None => exit(i32::from(FailureKind::Interrupted.exit_code())),
+        let mut signals = signals.forever();
+        signals.next();
+        stop();
+        let first = Instant::now();
+        while signals.next().is_some() {
+            if first.elapsed() > ONE_SIGNAL {
+                exit(i32::from(FailureKind::Interrupted.exit_code()));
             }
         }
     });

@@ -1,0 +1,59 @@
+//! `agent`: the role that downloads for local callers and serves peers, until it is stopped.
+
+use super::args::{AgentArgs, Global};
+use super::env;
+use super::home::Home;
+use super::out::Out;
+use super::serve::{Bound, serve};
+use crate::{ListenOn, Options, Runtime};
+use dovetail_core::agent::Agent;
+use dovetail_core::api::Line;
+use dovetail_core::failure::Failure;
+use dovetail_core::machine::Listener;
+
+pub(crate) fn agent<R: Runtime>(
+    args: &AgentArgs,
+    global: &Global,
+    out: Out,
+) -> Result<(), Failure> {
+    let home = Home::new(global.home.as_deref())?;
+    home.check()?;
+    let config = env::agent_config(
+        args.coordinator.as_deref(),
+        &args.peers,
+        args.share,
+        args.upload_limit,
+    )?;
+    let mut options = Options::default();
+    let socket = home.socket();
+    let on = ListenOn::Unix(socket.clone());
+    options.listen.push((Listener::Local, on));
+    if args.share {
+        let on = ListenOn::Tcp(args.listen);
+        options.listen.push((Listener::Peers, on));
+    }
+    let machine = Agent::new(config, env::seed()?)?;
+    let socket = socket.display().to_string();
+    serve::<R>(machine, options, out, |bound| {
+        ready("agent", Some(&socket), bound)
+    })
+}
+
+/// What is said when the agent listens.
+pub(crate) fn ready(role: &str, socket: Option<&str>, bound: &Bound) -> (String, Line) {
+    let peers = bound.get(&Listener::Peers).map(ToString::to_string);
+    let at = match &peers {
+        Some(at) => format!("peers at {at}"),
+        None => "not shared with peers".into(),
+    };
+    let words = match socket {
+        Some(socket) => format!("{role} is ready: {at}, callers at {socket}"),
+        None => format!("{role} is ready: {at}"),
+    };
+    let line = Line::Listening {
+        role: role.to_owned(),
+        listening: peers,
+        socket: socket.map(str::to_owned),
+    };
+    (words, line)
+}
