@@ -504,7 +504,7 @@ fn a_file_of_an_allowed_origin_is_hashed_once_for_all_who_ask() {
             let record = device.found().unwrap();
             assert_eq!((record.length, &record.name[..]), (len as u64, "a.bin"));
             assert_eq!(record.sha256, Some(Digest::of(&content)));
-            assert_eq!(record.urls, [url.clone()]);
+            assert_eq!(record.urls, std::slice::from_ref(&url));
             let metainfo = Metainfo::parse(&record.metainfo).unwrap();
             assert_eq!(metainfo.info_hash, record.info_hash);
             assert_eq!(metainfo.id.root, record.root);

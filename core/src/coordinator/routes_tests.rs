@@ -301,8 +301,8 @@ fn a_changed_file_is_said_aloud() {
     let record: ContentRecord = read(&bench.get("/v1/content?url=http://h/a"), 200);
     assert_eq!(record.info_hash, metainfo("a", 2).info_hash);
     let warned = bench.logged();
-    let warned = warned.iter().filter(|(level, _)| *level == Level::Warn);
-    let text = &warned.last().unwrap().1;
+    let mut warned = warned.iter().filter(|(level, _)| *level == Level::Warn);
+    let text = &warned.next_back().unwrap().1;
     assert!(text.contains("http://h/a is another file now"), "{text}");
 }
 
