@@ -1,4 +1,5 @@
 //! The contract of `dovetail_core::machine`, line by line, kept by the simulator.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use core::cell::RefCell;
@@ -402,7 +403,7 @@ fn line_5_failing_disks_answer_too() {
         offset: 0,
         chunks: vec![Bytes::from(vec![1; len])],
     };
-    let mut run = |world: &mut World, op: DiskOp| {
+    let run = |world: &mut World, op: DiskOp| {
         world.with(probe, |p: &mut Probe| p.seen.clear());
         let id = act(world, probe, |fx| fx.disk(op));
         world.run_for(SECOND);

@@ -1,6 +1,12 @@
 //! Agents' side and coordinator together, in virtual time: who finds whom and when, what a coordinator's
 //! absence costs, how a file becomes known.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on must stop"
+)]
+
 use bytes::Bytes;
 use core::time::Duration;
 use dovetail_core::announce::messages::{ContentRecord, Health, Scope};
@@ -10,7 +16,7 @@ use dovetail_core::announce::{
 use dovetail_core::command::{Command, Reply};
 use dovetail_core::content::{Digest, InfoHash, Metainfo};
 use dovetail_core::coordinator::{Coordinator, CoordinatorConfig};
-use dovetail_core::http::{Answer, AnswerBody, Proxies, ServerConnection, Url};
+use dovetail_core::http::{Answer, AnswerBody, IncomingRequest, Proxies, ServerConnection, Url};
 use dovetail_core::ids::StreamId;
 use dovetail_core::machine::{Effects, Endpoint, Host, Input, Listener, Machine, Output};
 use dovetail_core::origin::{Origin, OriginConfig};
@@ -156,6 +162,8 @@ struct Web {
     fx: Effects,
     content: Bytes,
     fault: Fault,
+    /// Sends an entity tag, and honours it.
+    validators: bool,
     connections: BTreeMap<StreamId, ServerConnection>,
     asked: Vec<(Mono, String)>,
 }
@@ -166,12 +174,26 @@ impl Web {
             fx: Effects::default(),
             content,
             fault,
+            validators: false,
             connections: BTreeMap::new(),
             asked: Vec::new(),
         }
     }
 
-    fn answer(&self) -> Answer {
+    fn answer(&self, request: &IncomingRequest) -> Answer {
+        let etag = format!("\"{}\"", Digest::of(&self.content));
+        let has = request.header(http::header::IF_NONE_MATCH);
+        if self.validators && has == Some(&etag) {
+            return Answer::empty(StatusCode::NOT_MODIFIED);
+        }
+        let answer = self.answer_in_full();
+        if self.validators {
+            return answer.with(http::header::ETAG, &etag);
+        }
+        answer
+    }
+
+    fn answer_in_full(&self) -> Answer {
         let length = self.content.len() as u64;
         let full = AnswerBody::Full(self.content.clone());
         match self.fault {
@@ -203,8 +225,7 @@ impl Machine for Web {
             | Input::Closed { stream, .. } => *stream,
             _ => return,
         };
-        let answer = self.answer();
-        let Some(connection) = self.connections.get_mut(&stream) else {
+        let Some(mut connection) = self.connections.remove(&stream) else {
             return;
         };
         match input {
@@ -214,6 +235,7 @@ impl Machine for Web {
         }
         while let Some(request) = connection.poll(now, &mut self.fx) {
             self.asked.push((now.mono, request.uri.to_string()));
+            let answer = self.answer(&request);
             if connection.respond(now, &answer, &mut self.fx) {
                 let half = self.content.slice(..self.content.len() / 2);
                 connection.send_body(now, half, &mut self.fx);
@@ -226,6 +248,7 @@ impl Machine for Web {
                 }
             }
         }
+        self.connections.insert(stream, connection);
     }
 
     fn poll(&mut self) -> Option<Output> {
@@ -271,7 +294,7 @@ fn run(world: &mut World, done: impl FnMut(&World) -> bool, limit: Duration) {
         .unwrap_or_else(|stuck| panic!("{stuck}"));
 }
 
-fn is<'a>(world: &'a World, host: HostId) -> &'a Device {
+fn is(world: &World, host: HostId) -> &Device {
     world.machine::<Device>(host)
 }
 
@@ -524,6 +547,43 @@ fn a_file_of_an_allowed_origin_is_hashed_once_for_all_who_ask() {
             run(&mut world, |w| is(w, host).found().is_some(), SECOND);
             assert_eq!(is(&world, host).found().unwrap(), &record);
         }
+    }
+}
+
+#[test]
+fn a_file_that_changes_at_its_address_is_hashed_again() {
+    for validators in [true, false] {
+        let mut world = World::new(8);
+        coordinator(&mut world, allowing(&["files.example.org"]));
+        let (old, new) = (world.content("old", 300_000), world.content("new", 400_000));
+        let mut web = Web::new(old.clone(), Fault::None);
+        web.validators = validators;
+        let spec = HostSpec::at("10.0.8.1").listen(Listener::Http, 80);
+        let host = world.host("origin", web, spec);
+        world.name("files.example.org", host);
+        let key = Key::Url("http://files.example.org/x".into());
+        let mut n = 0;
+        let mut ask = |world: &mut World| {
+            n += 1;
+            let asker = asks(world, n, key.clone());
+            run(world, |w| is(w, asker).found().is_some(), SECOND * 5);
+            world.run_for(SECOND);
+            is(world, asker).found().unwrap().sha256.unwrap()
+        };
+        let (old, new_digest) = (Digest::of(&old), Digest::of(&new));
+        assert_eq!(ask(&mut world), old);
+        assert_eq!(ask(&mut world), old);
+        world.run_for(SECOND * 60);
+        assert_eq!(ask(&mut world), old, "looked after, and unchanged");
+        assert_eq!(world.machine::<Web>(host).asked.len(), 2);
+        let sent = world.traffic(host).0.bytes;
+        assert!(!validators || sent < 310_000, "{sent}");
+        world.with(host, |web: &mut Web| web.content = new);
+        assert_eq!(ask(&mut world), old, "not looked after yet");
+        world.run_for(SECOND * 60);
+        ask(&mut world);
+        assert_eq!(ask(&mut world), new_digest);
+        assert_eq!(world.machine::<Web>(host).asked.len(), 3);
     }
 }
 

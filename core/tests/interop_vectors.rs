@@ -133,7 +133,7 @@ fn what_is_not_a_single_v2_file_is_refused_by_name() {
     );
     assert_eq!(
         Metainfo::parse(&torrent("folder")),
-        Err(MetainfoError::Folder { files: 2 })
+        Err(MetainfoError::Folder { entries: 2 })
     );
 }
 

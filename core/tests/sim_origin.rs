@@ -1,4 +1,5 @@
 //! The faulty origin serves well when asked to, and each fault shows on the wire.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use core::time::Duration;

@@ -1,4 +1,5 @@
 //! The simulator's own behaviour: streams, links, disks, kills.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use core::time::Duration;

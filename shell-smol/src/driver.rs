@@ -7,8 +7,9 @@
 //! Tests: `tests/e2e.rs`.
 
 use crate::disk::{Work, Workers};
-use crate::host::{Buffers, Clock, words, workers};
-use crate::tcp::{Stream, accept, bind, connect};
+use crate::host::{Buffers, Clock, raise_file_limit, words, workers};
+use crate::net::bind;
+use crate::tcp::{Stream, accept, connect};
 use crate::tls::Conduit;
 use crate::udp;
 use crate::{Commands, Notice, Options};
@@ -113,6 +114,7 @@ struct Io<'t> {
 
 impl<'t> Io<'t> {
     fn start(options: Options, commands: Commands, tasks: &'t Tasks) -> Result<Self, Failure> {
+        raise_file_limit();
         let (bound, datagrams) = bind(&options)?;
         let queue = Arc::new(Queue::default());
         let no_thread = |error| {

@@ -7,6 +7,7 @@
 
 pub mod host;
 pub mod tls;
+pub mod net;
 pub mod disk;
 pub mod udp;
 pub mod tcp;

@@ -1,4 +1,4 @@
-//! Streams: connecting, and one reader (and, once a socket is full, one writer) for each.
+//! Streams: connecting, accepting, and one reader (and, once a socket is full, one writer) for each.
 //!
 //! A reader waits only while its stream has credit, a writer only while there is something to write; both
 //! end with their stream. The driver writes by itself as long as the socket takes it without waiting.
@@ -8,6 +8,7 @@
 
 use crate::driver::{Item, Queue, Tasks};
 use crate::host::{Buffers, ReadSize, words};
+use crate::net::{Bound, accept_one, addresses, lost, send_some, share};
 use crate::tls::{Conduit, config};
 use async_io::{Async, Timer};
 use bytes::Bytes;
@@ -29,9 +30,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-pub use dovetail_std::tcp::{
-    ACCEPT_AGAIN, Bound, LINGER, accept_one, addresses, bind, canonical, lost, send_some, share,
-};
+pub use dovetail_std::tcp::{ACCEPT_AGAIN, LINGER};
 
 /// Pass on who connects, as long as the run lasts.
 pub async fn accept(bound: Bound, queue: Arc<Queue>) {

@@ -3,7 +3,7 @@
 //! Tests: `tests/e2e.rs`.
 
 use crate::driver::Queue;
-use crate::tcp::canonical;
+use crate::net::canonical;
 use async_io::Async;
 use bytes::Bytes;
 use dovetail_core::machine::Input;

@@ -415,3 +415,184 @@ fn short() -> io::Error {
         "the file is shorter than it should be",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(std::path::PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("dovetail-disk-{name}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            let _ = std::fs::remove_dir_all(&folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn path(&self, name: &str) -> String {
+            self.0.join(name).to_str().unwrap().to_owned()
+        }
+
+        fn with(&self, name: &str, text: &str) -> String {
+            std::fs::write(self.path(name), text).unwrap();
+            self.path(name)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn run(todo: DiskOp) -> Result<DiskDone, (DiskErrorKind, String)> {
+        execute(&Files::default(), todo).map_err(|error| (error.kind, error.text))
+    }
+
+    #[test]
+    fn what_is_missing_is_not_found() {
+        let folder = Folder::new("missing");
+        let not_found = Err((
+            DiskErrorKind::NotFound,
+            "no such file or directory".to_owned(),
+        ));
+        let path = folder.path("nothing");
+        let load = DiskOp::Load { path: path.clone() };
+        assert_eq!(run(load), not_found);
+        let stat = DiskOp::Stat { path: path.clone() };
+        assert_eq!(run(stat), not_found);
+        let remove = DiskOp::Remove { path: path.clone() };
+        assert_eq!(run(remove), not_found);
+        let how = OpenHow::Read;
+        let file = FileId(1);
+        assert_eq!(run(DiskOp::Open { file, path, how }), not_found);
+    }
+
+    #[test]
+    fn what_is_there_is_kept() {
+        let folder = Folder::new("kept");
+        let (old, new) = (folder.with("old", "old"), folder.with("new", "new"));
+        let exists = Err((DiskErrorKind::Exists, "file exists".to_owned()));
+        let (file, how) = (FileId(1), OpenHow::CreateNew);
+        let path = old.clone();
+        assert_eq!(run(DiskOp::Open { file, path, how }), exists);
+        let rename = |replace| DiskOp::Rename {
+            from: new.clone(),
+            to: old.clone(),
+            replace,
+        };
+        assert_eq!(run(rename(false)), exists);
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "old");
+        assert_eq!(run(rename(true)), Ok(DiskDone::Done));
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "new");
+        assert!(!Path::new(&new).exists());
+    }
+
+    #[test]
+    fn a_small_file_is_replaced_as_a_whole() {
+        let folder = Folder::new("replace");
+        let path = folder.path("state");
+        for text in ["first", "second, longer", "3rd"] {
+            let bytes = Bytes::from_static(text.as_bytes());
+            let replace = DiskOp::Replace {
+                path: path.clone(),
+                bytes: bytes.clone(),
+            };
+            assert_eq!(run(replace), Ok(DiskDone::Done));
+            let load = DiskOp::Load { path: path.clone() };
+            assert_eq!(run(load), Ok(DiskDone::Bytes(bytes)));
+        }
+        let left = std::fs::read_dir(&folder.0).unwrap().count();
+        assert_eq!(left, 1, "nothing temporary stays");
+        let nowhere = folder.path("no/such/folder");
+        let bytes = Bytes::new();
+        let replace = DiskOp::Replace {
+            path: nowhere,
+            bytes,
+        };
+        assert!(matches!(run(replace), Err((DiskErrorKind::NotFound, _))));
+    }
+
+    #[test]
+    fn a_folder_is_no_file() {
+        let folder = Folder::new("folder");
+        let path = folder.path("");
+        let refused = Err((DiskErrorKind::Other, "is a directory".to_owned()));
+        let load = DiskOp::Load { path: path.clone() };
+        assert_eq!(run(load), refused);
+        let (file, how) = (FileId(1), OpenHow::Read);
+        let open = DiskOp::Open {
+            file,
+            path: path.clone(),
+            how,
+        };
+        assert_eq!(run(open), refused);
+        let found = run(DiskOp::Stat { path });
+        assert!(matches!(found, Ok(DiskDone::Found { is_dir: true, .. })));
+    }
+
+    #[test]
+    fn many_chunks_are_written_and_space_keeps_what_was_there() {
+        let folder = Folder::new("chunks");
+        let path = folder.with("file", "begin");
+        let files = Files::default();
+        let run = |todo| execute(&files, todo);
+        let (file, how) = (FileId(1), OpenHow::ReadWrite);
+        run(DiskOp::Open { file, path, how }).unwrap();
+        // More chunks than one system call takes.
+        let chunks: Vec<_> = (0..200u8).map(|n| Bytes::from(vec![n; 3])).collect();
+        run(DiskOp::Write {
+            file,
+            offset: 5,
+            chunks: chunks.clone(),
+        })
+        .unwrap();
+        run(DiskOp::Allocate { file, len: 10_000 }).unwrap();
+        let offset = 0;
+        let read = run(DiskOp::Read {
+            file,
+            offset,
+            len: 10_000,
+        });
+        let mut expected = b"begin".to_vec();
+        expected.extend(chunks.iter().flatten());
+        expected.resize(10_000, 0);
+        assert_eq!(read, Ok(DiskDone::Bytes(expected.into())));
+        let short = run(DiskOp::Read {
+            file,
+            offset,
+            len: 10_001,
+        });
+        assert_eq!(short.unwrap_err().kind, DiskErrorKind::Short);
+    }
+
+    #[test]
+    fn writes_to_one_file_take_turns_and_let_others_pass() {
+        let write = |op, file| {
+            let file = FileId(file);
+            let (offset, chunks) = (0, Vec::new());
+            Work::Disk(
+                OpId(op),
+                DiskOp::Write {
+                    file,
+                    offset,
+                    chunks,
+                },
+            )
+        };
+        let id = |work: Work| match work {
+            Work::Disk(op, _) | Work::Hash(op, _) => op.0,
+        };
+        let mut lanes = Lanes::default();
+        for (op, file) in [(1, 1), (2, 1), (3, 2)] {
+            lanes.waiting.push_back(write(op, file));
+        }
+        assert_eq!(lanes.next().map(id), Some(1));
+        assert_eq!(lanes.next().map(id), Some(3));
+        assert_eq!(lanes.next().map(id), None);
+        lanes.writing.remove(&FileId(1));
+        assert_eq!(lanes.next().map(id), Some(2));
+    }
+}

@@ -5,8 +5,9 @@
 //! Tests: `tests/e2e.rs`.
 
 use crate::disk::{Work, Workers};
-use crate::host::{Buffers, Clock, words, workers};
-use crate::tcp::{Bound, Stream, accept, bind, connect};
+use crate::host::{Buffers, Clock, raise_file_limit, words, workers};
+use crate::net::{Bound, bind};
+use crate::tcp::{Stream, accept, connect};
 use crate::tls::Conduit;
 use crate::udp;
 use crate::{Commands, Notice, Options};
@@ -99,6 +100,7 @@ struct Io {
 
 impl Io {
     fn start(options: Options, commands: Commands) -> Result<Self, Failure> {
+        raise_file_limit();
         let (bound, datagrams) = bind(&options)?;
         let queue = Arc::new(Queue::default());
         let no_thread = |error| {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dovetail_core::time::{Mono, Now, Wall};
 use jiff::tz::TimeZone;
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,6 +89,17 @@ pub fn workers() -> usize {
     std::thread::available_parallelism()
         .map_or(2, usize::from)
         .clamp(2, 4)
+}
+
+/// Let this process have as many sockets as it may: the usual first limit is less than a few hundred peers.
+pub fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Refused: then the first limit has to do.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// The operating system's words for an error: no path, no number, no capital.

@@ -1,4 +1,4 @@
-//! Streams: listening, connecting, and one reader (and, once a socket is full, one writer) for each.
+//! Streams: connecting, accepting, and one reader (and, once a socket is full, one writer) for each.
 //!
 //! A reader blocks only while its stream has credit, a writer only while there is something to write; both
 //! end with their stream. The driver writes by itself as long as the socket takes it without waiting.
@@ -8,155 +8,31 @@
 
 use crate::driver::{Item, Queue};
 use crate::host::{Buffers, ReadSize, words};
+use crate::net::{Bound, accept_one, addresses, lost, send_some, share};
 use crate::tls::{Conduit, config};
-use crate::{ListenOn, Options};
 use bytes::Bytes;
-use dovetail_core::failure::{Failure, FailureKind};
 use dovetail_core::ids::StreamId;
 use dovetail_core::limits::CONNECT_TIMEOUT;
-use dovetail_core::machine::{CloseHow, Endpoint, Host, Input, Listener, Lost};
+use dovetail_core::machine::{CloseHow, Endpoint, Host, Input, Lost};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, sockopt};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use rustls::ClientConfig;
-use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::io::IoSlice;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One blocking write; what it writes is reported when it returns.
 const WRITE_MAX: usize = 256 * 1024;
 
-/// Connections the kernel completes while nobody accepts them.
-const BACKLOG: i32 = 1024;
-
 /// After the last byte, wait this long for the peer to read it and hang up: closing earlier would destroy
 /// what it has not read, if it has sent something we did not read.
 pub const LINGER: Duration = Duration::from_secs(2);
 
 /// Enough for a TLS handshake.
-const STACK_LEN: usize = 256 * 1024;
-
-/// A listener that is bound.
-#[derive(Debug)]
-pub struct Bound {
-    pub listener: Listener,
-    pub socket: OwnedFd,
-    pub at: SocketAddr,
-    path: Option<PathBuf>,
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// Bind what the options name, and the datagram socket beside the peers' listener.
-///
-/// # Errors
-///
-/// The first address that cannot be listened on.
-pub fn bind(options: &Options) -> Result<(Vec<Bound>, Option<UdpSocket>), Failure> {
-    let mut bound = Vec::new();
-    let mut datagrams = None;
-    for (listener, on) in &options.listen {
-        match on {
-            ListenOn::Unix(path) => bound.push(bind_unix(*listener, path)?),
-            ListenOn::Tcp(at) if *listener == Listener::Peers => {
-                let (tcp, udp) = bind_both(*at).map_err(|error| cannot_listen(*at, &error))?;
-                bound.push(tcp);
-                datagrams = Some(udp);
-            }
-            ListenOn::Tcp(at) => {
-                bound.push(bind_tcp(*listener, *at).map_err(|error| cannot_listen(*at, &error))?);
-            }
-        }
-    }
-    Ok((bound, datagrams))
-}
-
-fn bind_tcp(listener: Listener, at: SocketAddr) -> io::Result<Bound> {
-    let socket = TcpListener::bind(at)?;
-    let at = socket.local_addr()?;
-    let socket = OwnedFd::from(socket);
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(Bound {
-        listener,
-        socket,
-        at,
-        path: None,
-    })
-}
-
-/// TCP and UDP at one port. If the system chooses it, the other protocol may have it taken: ask again.
-fn bind_both(at: SocketAddr) -> io::Result<(Bound, UdpSocket)> {
-    let mut tries = 0;
-    loop {
-        let tcp = bind_tcp(Listener::Peers, at)?;
-        match UdpSocket::bind(SocketAddr::new(at.ip(), tcp.at.port())) {
-            Ok(udp) => return Ok((tcp, udp)),
-            Err(_) if at.port() == 0 && tries < 16 => tries += 1,
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn bind_unix(listener: Listener, path: &Path) -> Result<Bound, Failure> {
-    let cannot = |why: String| {
-        let what = format!("cannot listen on {}", path.display());
-        Failure::new(FailureKind::Listen, what, why)
-    };
-    if UnixStream::connect(path).is_ok() {
-        return Err(cannot("another agent is running for this home".into())
-            .remedy("stop it, or give this one a --home of its own"));
-    }
-    let bind = || -> io::Result<Bound> {
-        if let Some(folder) = path.parent() {
-            let mut private = std::fs::DirBuilder::new();
-            private.recursive(true).mode(0o700).create(folder)?;
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let socket = OwnedFd::from(UnixListener::bind(path)?);
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Bound {
-            listener,
-            socket,
-            at: local(),
-            path: Some(path.to_owned()),
-        })
-    };
-    bind().map_err(|error| cannot(words(&error)).remedy("choose another folder with --home"))
-}
-
-/// How callers on a unix socket appear: the boundary knows only IP addresses.
-fn local() -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
-}
-
-fn cannot_listen(at: SocketAddr, error: &io::Error) -> Failure {
-    let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => "stop the program that has it, or choose another with --listen",
-        io::ErrorKind::AddrNotAvailable => {
-            "choose an address of this machine, or 0.0.0.0 for all of them, with --listen"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need privileges; choose another with --listen"
-        }
-        _ => "choose another with --listen",
-    };
-    let what = format!("cannot listen on {at}");
-    Failure::new(FailureKind::Listen, what, words(error)).remedy(remedy)
-}
+const STACK_LEN: usize = 512 * 1024;
 
 /// Pass on who connects, until the listener is shut down.
 pub fn accept(bound: &Bound, queue: &Queue) {
@@ -180,25 +56,6 @@ pub fn accept(bound: &Bound, queue: &Queue) {
 
 /// How long to wait when the system has no file left for a connection.
 pub const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-
-/// Accept one connection, and say who it is from.
-///
-/// # Errors
-///
-/// The operating system's.
-pub fn accept_one(socket: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
-    let (socket, from) = rustix::net::acceptfrom_with(socket, SocketFlags::CLOEXEC)?;
-    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
-    if from.is_some() {
-        let _ = sockopt::set_tcp_nodelay(&socket, true);
-    }
-    Ok((socket, from.map_or_else(local, canonical)))
-}
-
-/// An IPv4 address that came through an IPv6 socket, as what it is.
-pub fn canonical(from: SocketAddr) -> SocketAddr {
-    SocketAddr::new(from.ip().to_canonical(), from.port())
-}
 
 /// Open a stream on a thread of its own.
 pub fn connect(stream: StreamId, to: Endpoint, tls: Option<Arc<ClientConfig>>, queue: &Arc<Queue>) {
@@ -244,13 +101,6 @@ fn dial(to: &Endpoint, until: Instant) -> Result<(OwnedFd, SocketAddr), Lost> {
     Err(why)
 }
 
-/// What one of `left` addresses may take of the time until then.
-pub fn share(until: Instant, left: usize) -> Duration {
-    let left = u32::try_from(left).unwrap_or(u32::MAX).max(1);
-    let time = until.saturating_duration_since(Instant::now()) / left;
-    time.max(Duration::from_millis(1))
-}
-
 /// The system's resolver cannot be told to hurry: it gets a thread that may be left behind.
 fn resolve(to: &Endpoint, until: Instant) -> Result<Vec<SocketAddr>, Lost> {
     if let Host::Addr(ip) = to.host {
@@ -263,58 +113,6 @@ fn resolve(to: &Endpoint, until: Instant) -> Result<Vec<SocketAddr>, Lost> {
     })?;
     let time = until.saturating_duration_since(Instant::now());
     answered.recv_timeout(time).unwrap_or(Err(Lost::TimedOut))
-}
-
-/// All addresses of a host, families in turn. Blocks while the system's resolver does.
-///
-/// # Errors
-///
-/// The name is not known, or nobody could be asked.
-pub fn addresses(host: &Host, port: u16) -> Result<Vec<SocketAddr>, Lost> {
-    let name = match host {
-        Host::Addr(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
-        Host::Name(name) => name,
-    };
-    let found = (name.as_str(), port).to_socket_addrs().map_err(|error| {
-        let text = words(&error);
-        if text.contains("emporary failure") {
-            Lost::Other("the name servers do not answer".into())
-        } else {
-            Lost::NameNotFound
-        }
-    })?;
-    Ok(interleave(found.collect()))
-}
-
-/// The resolver's order, but families alternate: one that leads nowhere costs one turn, not all of them.
-fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) = found
-        .into_iter()
-        .partition(|address| address.is_ipv6() == first_is_v6);
-    let mut second = second.into_iter();
-    let mut ordered = Vec::new();
-    for address in first {
-        ordered.push(address);
-        ordered.extend(second.next());
-    }
-    ordered.extend(second);
-    ordered
-}
-
-/// The operating system's error as the machine's word for it.
-pub fn lost(error: &io::Error) -> Lost {
-    if error.kind() == io::ErrorKind::TimedOut {
-        return Lost::TimedOut;
-    }
-    match Errno::from_io_error(error) {
-        Some(Errno::CONNREFUSED) => Lost::Refused,
-        Some(Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED) => Lost::Reset,
-        Some(Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN) => {
-            Lost::Unreachable
-        }
-        _ => Lost::Other(words(error)),
-    }
 }
 
 /// A stream that is open: its socket, its bytes, its threads' turns.
@@ -673,19 +471,6 @@ impl Stream {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// One gathering write.
-///
-/// # Errors
-///
-/// The operating system's.
-pub fn send_some(
-    socket: &OwnedFd,
-    slices: &[IoSlice<'_>],
-    flags: SendFlags,
-) -> Result<usize, Errno> {
-    rustix::net::sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Lost> {

@@ -3,7 +3,7 @@
 //! Tests: `tests/e2e.rs`.
 
 use crate::driver::Queue;
-use crate::tcp::canonical;
+use crate::net::canonical;
 use bytes::Bytes;
 use dovetail_core::machine::Input;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

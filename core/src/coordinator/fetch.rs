@@ -3,7 +3,8 @@
 //! Decides how the stream is cut into pieces and how much of it waits for the hash thread; that holds the
 //! origin back when hashing is slower. Never keeps a byte longer than its piece takes to hash, never
 //! decides whether the address may be fetched (the parent says so, for each redirect too), never tries
-//! twice. Invariants: one hash job at a time (the hash of the whole file runs through all of them); at
+//! twice. A version that was hashed before is not fetched again: the origin is asked for another one only,
+//! and by its validators and length it is told whether what comes is that. Invariants: one hash job at a time (the hash of the whole file runs through all of them); at
 //! most `PIECES_WAITING_MAX` whole pieces wait.
 //!
 //! Tested in `core/tests/coordination.rs`.
@@ -11,7 +12,8 @@
 use super::records::NewRecord;
 use crate::content::{FlatHash, Geometry, HashDone, HashJob, Metainfo, TreeBuilder};
 use crate::http::{
-    ClientEvent, ClientRequest, Connection, Framing, Proxies, ResponseHead, Url, redirect,
+    ClientEvent, ClientRequest, Connection, Framing, Proxies, ResponseHead, Url, Validator,
+    redirect,
 };
 use crate::machine::{Effects, Input};
 use crate::time::{Deadline, Now};
@@ -32,7 +34,17 @@ pub(super) struct Fetch {
     at: Url,
     redirects: u8,
     connection: Connection,
+    /// The version hashed before; fetched again only if there is another one now.
+    known: Option<Version>,
+    validator: Option<Validator>,
     cut: Option<Cut>,
+}
+
+/// What tells one version of a file from another, short of hashing it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    length: u64,
+    validator: Option<Validator>,
 }
 
 /// The file in the making.
@@ -59,21 +71,34 @@ enum Step {
     Here,
     /// At another address, over another connection.
     Elsewhere,
+    /// Nowhere: it is still the version known.
+    Unchanged,
 }
 
 /// What came of a fetch.
-pub(super) type Ended = Result<NewRecord, String>;
+pub(super) type Ended = Result<Fetched, String>;
+
+#[derive(Debug)]
+pub(super) enum Fetched {
+    File(NewRecord, Version),
+    Unchanged,
+}
 
 impl Fetch {
-    pub(super) fn start(now: Now, url: Url, proxies: &Proxies, fx: &mut Effects) -> Self {
-        let mut connection = Connection::open(now, &url, proxies, fx);
-        // Sent once the stream is open; nothing can come of it before.
-        connection.start(now, ClientRequest::get(url.clone()), fx, &mut Vec::new());
+    pub(super) fn start(
+        now: Now,
+        url: Url,
+        known: Option<Version>,
+        proxies: &Proxies,
+        fx: &mut Effects,
+    ) -> Self {
         Self {
+            connection: begin(now, &url, known.as_ref(), proxies, fx),
             at: url.clone(),
             url,
             redirects: 0,
-            connection,
+            known,
+            validator: None,
             cut: None,
         }
     }
@@ -165,6 +190,10 @@ impl Fetch {
                 Ok(Step::Here) => {}
                 // What else came with the redirect is of the connection before.
                 Ok(Step::Elsewhere) => return None,
+                Ok(Step::Unchanged) => {
+                    self.connection.close(fx);
+                    return Some(Ok(Fetched::Unchanged));
+                }
                 Err(why) => {
                     self.connection.close(fx);
                     return Some(Err(why));
@@ -192,11 +221,12 @@ impl Fetch {
             }
             self.redirects += 1;
             self.connection.close(fx);
-            self.connection = Connection::open(now, &to.url, proxies, fx);
-            let request = ClientRequest::get(to.url.clone());
-            self.connection.start(now, request, fx, &mut Vec::new());
+            self.connection = begin(now, &to.url, self.known.as_ref(), proxies, fx);
             self.at = to.url;
             return Ok(Step::Elsewhere);
+        }
+        if head.status == StatusCode::NOT_MODIFIED && self.known.is_some() {
+            return Ok(Step::Unchanged);
         }
         if head.status != StatusCode::OK {
             return Err(format!("the origin answered {}", head.status));
@@ -213,6 +243,14 @@ impl Fetch {
                 return Err("the origin does not say how long it is".to_string());
             }
         };
+        let version = Version {
+            length,
+            validator: Validator::of(&head.headers),
+        };
+        if self.known.as_ref().is_some_and(|known| known.is(&version)) {
+            return Ok(Step::Unchanged);
+        }
+        self.validator = version.validator;
         self.cut = Some(Cut::new(length)?);
         Ok(Step::Here)
     }
@@ -238,7 +276,11 @@ impl Fetch {
         Some(self.record(cut))
     }
 
-    fn record(&self, cut: Cut) -> Ended {
+    fn record(&mut self, cut: Cut) -> Ended {
+        let version = Version {
+            length: cut.geometry.length(),
+            validator: self.validator.take(),
+        };
         let sha256 = cut.flat.map(FlatHash::digest);
         let layer = cut.tree.finish().ok_or("its tree is incomplete")?;
         let urls = vec![self.url.to_string()];
@@ -246,13 +288,47 @@ impl Fetch {
         let metainfo = Metainfo::for_content(&named, layer.clone(), urls.clone(), Vec::new())
             .or_else(|_| Metainfo::for_content(NAMELESS, layer, urls, Vec::new()))
             .map_err(|why| why.to_string())?;
-        Ok(NewRecord {
+        let record = NewRecord {
             metainfo: metainfo.encode().into(),
             sha256,
             urls: vec![self.url.clone()],
             own: true,
-        })
+        };
+        Ok(Fetched::File(record, version))
     }
+}
+
+impl Version {
+    fn is(&self, other: &Self) -> bool {
+        let same = match (&self.validator, &other.validator) {
+            (Some(a), Some(b)) => a.agrees_with(b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        same && self.length == other.length
+    }
+}
+
+/// Ask for a file, or only for one that differs from what is known.
+fn begin(
+    now: Now,
+    url: &Url,
+    known: Option<&Version>,
+    proxies: &Proxies,
+    fx: &mut Effects,
+) -> Connection {
+    let mut request = ClientRequest::get(url.clone());
+    if let Some(validator) = known.and_then(|known| known.validator.as_ref()) {
+        if let Some(etag) = &validator.etag {
+            request = request.with(header::IF_NONE_MATCH, etag);
+        }
+        if let Some(date) = &validator.last_modified {
+            request = request.with(header::IF_MODIFIED_SINCE, date);
+        }
+    }
+    let mut connection = Connection::open(now, url, proxies, fx);
+    // Sent once the stream is open; nothing can come of it before.
+    connection.start(now, request, fx, &mut Vec::new());
+    connection
 }
 
 impl Cut {

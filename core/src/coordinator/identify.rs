@@ -8,12 +8,12 @@
 //! Tested in `core/tests/coordination.rs`.
 
 use super::allow::HostPattern;
-use super::fetch::{Ended, Fetch};
+use super::fetch::{Ended, Fetch, Fetched, Version};
 use super::records::NewRecord;
 use crate::announce::messages::Pending;
 use crate::content::HashDone;
 use crate::http::{Proxies, Url};
-use crate::limits::{FAILURES_REMEMBERED_MAX, IDENTIFY_MAX, IDENTIFY_WAITING_MAX};
+use crate::limits::{FAILURES_REMEMBERED_MAX, IDENTIFY_MAX, IDENTIFY_WAITING_MAX, RECORDS_MAX};
 use crate::machine::{Effects, Input};
 use crate::time::{Deadline, Mono, Now};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -29,6 +29,8 @@ pub(super) struct Identifier {
     running: BTreeMap<u64, Running>,
     waiting: VecDeque<Url>,
     failures: BTreeMap<Url, Failure>,
+    /// What was hashed here, and when it was last known to be so.
+    hashed: BTreeMap<Url, Hashed>,
     last_owner: u64,
 }
 
@@ -43,6 +45,12 @@ struct Running {
 struct Failure {
     why: String,
     until: Mono,
+}
+
+#[derive(Debug)]
+struct Hashed {
+    version: Version,
+    checked: Mono,
 }
 
 /// What an asker is told.
@@ -61,7 +69,8 @@ pub(super) enum Asked {
 #[derive(Debug)]
 pub(super) struct Identified {
     pub(super) url: Url,
-    pub(super) result: Result<NewRecord, String>,
+    /// `None`: it is what it was.
+    pub(super) result: Result<Option<NewRecord>, String>,
     pub(super) took: Duration,
 }
 
@@ -73,10 +82,29 @@ impl Identifier {
             running: BTreeMap::new(),
             waiting: VecDeque::new(),
             failures: BTreeMap::new(),
+            hashed: BTreeMap::new(),
             last_owner: 0,
         }
     }
 
+    /// There is a record of this address. If it was hashed here a while ago, look whether it has changed.
+    pub(super) fn refresh(&mut self, now: Now, url: &Url, fx: &mut Effects) {
+        let Some(hashed) = self.hashed.get_mut(url) else {
+            return;
+        };
+        if now.mono.since(hashed.checked) < FRESH_FOR || self.waiting.len() >= IDENTIFY_WAITING_MAX
+        {
+            return;
+        }
+        hashed.checked = now.mono;
+        let running = self.running.values().any(|running| running.url == *url);
+        if !running && !self.waiting.contains(url) {
+            self.waiting.push_back(url.clone());
+            self.start_next(now, fx);
+        }
+    }
+
+    /// There is no record of this address.
     pub(super) fn ask(&mut self, now: Now, url: &Url, fx: &mut Effects) -> Asked {
         if !may_fetch(&self.allow, url) {
             return Asked::NotAllowed;
@@ -88,6 +116,7 @@ impl Identifier {
         if let Some(failure) = self.failures.get(url) {
             return Asked::Failed(failure.why.clone());
         }
+        self.hashed.remove(url);
         if !self.waiting.contains(url) {
             if self.waiting.len() >= IDENTIFY_WAITING_MAX {
                 return Asked::Full;
@@ -168,7 +197,8 @@ impl Identifier {
         {
             self.last_owner += 1;
             fx.owner = self.last_owner;
-            let fetch = Fetch::start(now, url.clone(), &self.proxies, fx);
+            let known = self.hashed.get(&url).map(|hashed| hashed.version.clone());
+            let fetch = Fetch::start(now, url.clone(), known, &self.proxies, fx);
             let running = Running {
                 url,
                 since: now.mono,
@@ -191,15 +221,34 @@ impl Identifier {
             mut fetch,
         } = self.running.remove(&owner)?;
         fetch.abort(fx);
-        if let Err(why) = &result {
-            self.remember_failure(now, &url, why);
-        }
+        let result = match result {
+            Ok(Fetched::File(record, version)) => {
+                self.remember_version(now, &url, version);
+                Ok(Some(record))
+            }
+            Ok(Fetched::Unchanged) => Ok(None),
+            Err(why) => {
+                self.remember_failure(now, &url, &why);
+                Err(why)
+            }
+        };
         self.start_next(now, fx);
         Some(Identified {
             url,
             result,
             took: now.mono.since(since),
         })
+    }
+
+    fn remember_version(&mut self, now: Now, url: &Url, version: Version) {
+        if self.hashed.len() >= RECORDS_MAX {
+            self.hashed.pop_first();
+        }
+        let hashed = Hashed {
+            version,
+            checked: now.mono,
+        };
+        self.hashed.insert(url.clone(), hashed);
     }
 
     fn remember_failure(&mut self, now: Now, url: &Url, why: &str) {
@@ -216,6 +265,7 @@ impl Identifier {
     pub(super) fn check(&self) {
         debug_assert!(self.running.len() <= IDENTIFY_MAX);
         debug_assert!(self.waiting.len() <= IDENTIFY_WAITING_MAX);
+        debug_assert!(self.hashed.len() <= RECORDS_MAX);
         debug_assert!(self.failures.len() <= FAILURES_REMEMBERED_MAX);
         debug_assert!(self.waiting.is_empty() || self.running.len() == IDENTIFY_MAX);
     }
@@ -247,5 +297,7 @@ const NOTHING_YET: Pending = Pending {
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// An estimate; who comes too early asks once more.
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// A file that was hashed here is looked after again, when asked for, this much later.
+const FRESH_FOR: Duration = Duration::from_secs(60);
 /// An origin that failed is left alone this long.
 const FAILURE_LASTS: Duration = Duration::from_secs(60);

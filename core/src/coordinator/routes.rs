@@ -101,8 +101,11 @@ impl Desk {
     /// What a fetch has found out.
     pub(super) fn identified(&mut self, identified: Identified, fx: &mut Effects) {
         let Identified { url, result, took } = identified;
-        let entered =
-            result.and_then(|record| self.records.enter(record).map_err(|why| why.to_string()));
+        let entered = match result {
+            Ok(None) => return,
+            Ok(Some(record)) => self.records.enter(record).map_err(|why| why.to_string()),
+            Err(why) => Err(why),
+        };
         match entered {
             Ok(entered) => {
                 let how = format!("hashed {url} in {} s", took.as_secs());
@@ -211,10 +214,12 @@ impl Desk {
                     "",
                 )
             })?;
-            return match self.records.by_url(&url) {
-                Some(record) => Ok(Answer::json(StatusCode::OK, record.clone())),
-                None => self.find_out(now, &url, fx),
+            let Some(record) = self.records.by_url(&url) else {
+                return self.find_out(now, &url, fx);
             };
+            let answer = Answer::json(StatusCode::OK, record.clone());
+            self.identifier.refresh(now, &url, fx);
+            return Ok(answer);
         }
         let record = if let Some(digest) = digest(query, "sha256")? {
             self.records.by_sha256(Digest(digest))

@@ -5,7 +5,7 @@
 
 use super::world::seeds;
 use crate::rng::Rng;
-pub use arbitrary::{Arbitrary, Result, Unstructured};
+pub use arbitrary::{Arbitrary, Error, Result, Unstructured};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::vec::Vec;
 

@@ -60,6 +60,9 @@ pub(super) struct Conn {
     listener: Listener,
 }
 
+/// The last step of a handshake is repeated with the first data.
+const CUT_RETRY_NS: u64 = 1_000_000_000;
+
 struct Dial {
     targets: VecDeque<SocketAddr>,
     name: Option<String>,
@@ -188,6 +191,12 @@ impl World {
         if bytes.is_empty() {
             return;
         }
+        if conn.flows[usize::from(side)].is_halted() {
+            // A reset came behind the end of the peer's bytes: nobody takes ours.
+            self.end(id, side, Lost::Reset);
+            self.forget_if_done(id);
+            return;
+        }
         end.sent += bytes.len() as u64;
         conn.flows[usize::from(side)].write(bytes, now_ns);
         if end.state == EndState::Open {
@@ -202,6 +211,7 @@ impl World {
         let Some(conn) = self.conn(id) else { return };
         let end = &mut conn.ends[usize::from(side)];
         if end.state == EndState::Connecting {
+            // Given up, with all that waits on it.
             self.end(id, side, Lost::Asked);
             self.forget_if_done(id);
             return;
@@ -216,6 +226,7 @@ impl World {
             CloseHow::Abort => {
                 self.end(id, side, Lost::Asked);
                 self.reset_peer(id, side);
+                self.forget_if_done(id);
             }
         }
     }
@@ -235,6 +246,14 @@ impl World {
             return;
         }
         let state = conn.ends[usize::from(side)].state;
+        let (a, b) = (conn.ends[0].host, conn.ends[1].host);
+        if matches!(what, Control::Established | Control::Reset) && self.is_cut(a, b) {
+            if what == Control::Established {
+                self.control(id, side, CUT_RETRY_NS, what);
+            }
+            return;
+        }
+        let Some(conn) = self.conn(id) else { return };
         match what {
             Control::Dial if state == EndState::Connecting => self.dial(id),
             Control::Syn => self.on_syn(id),
@@ -265,6 +284,7 @@ impl World {
         if let Some(name) = dial.name.take() {
             let found = self.names.get(&name).into_iter().flatten();
             let addrs = found.map(|h| self.hosts[*h as usize].addr);
+            let addrs = addrs.chain(name.parse().ok());
             dial.targets = addrs.map(|a| SocketAddr::new(a, dial.port)).collect();
         }
         let Some(to) = dial.targets.pop_front() else {
@@ -280,7 +300,11 @@ impl World {
         };
         conn.attempt += 1;
         let from = conn.ends[0].host;
-        let target = self.by_addr.get(&to.ip()).copied();
+        let target = if to.ip().is_loopback() {
+            Some(from)
+        } else {
+            self.by_addr.get(&to.ip()).copied()
+        };
         let Some(there) = target.filter(|there| !self.is_cut(from, *there)) else {
             self.control(id, 0, 1_000_000, Control::Failed(DialError::Unreachable));
             return;

@@ -291,11 +291,13 @@ impl World {
         Call { host, id: call }
     }
 
-    /// Change a machine from outside (an origin's fault, say); afterwards it is drained.
+    /// Change a machine from outside (an origin's fault, say), once all that is due at this instant has
+    /// happened; afterwards it is drained.
     ///
     /// # Panics
     /// If the host is down or runs another type of machine.
     pub fn with<M: Machine + Any, R>(&mut self, host: HostId, act: impl FnOnce(&mut M) -> R) -> R {
+        self.run_for(Duration::ZERO);
         let machine = self.hosts[host.0 as usize].machine.as_deref_mut();
         let machine = machine.expect("the host is up") as &mut dyn Any;
         let result = act(machine.downcast_mut().expect("a machine of this type"));
@@ -441,6 +443,11 @@ impl World {
     pub fn outstanding(&self, host: HostId) -> (usize, usize) {
         let h = &self.hosts[host.0 as usize];
         (h.streams.len(), h.ops.len())
+    }
+
+    /// Connections that some machine still holds an end of.
+    pub fn connections(&self) -> usize {
+        self.conns.iter().flatten().count()
     }
 
     /// Hash jobs answered from memory, and computed.

@@ -109,11 +109,24 @@ impl Rope {
 
     /// This many bytes (or all) from the front in one piece; copied only if they lie in several chunks.
     pub(super) fn take_joined(&mut self, count: usize) -> Bytes {
-        let mut chunks = self.take(count);
-        if chunks.len() > 1 {
-            return chunks.concat().into();
+        let mut out = Bytes::new();
+        let mut several = Vec::new();
+        self.take_with(count, |chunk| {
+            if out.is_empty() {
+                out = chunk;
+                return;
+            }
+            if several.is_empty() {
+                several.reserve_exact(count);
+                several.extend_from_slice(&out);
+            }
+            several.extend_from_slice(&chunk);
+        });
+        if several.is_empty() {
+            out
+        } else {
+            several.into()
         }
-        chunks.pop().unwrap_or_default()
     }
 
     fn take_with(&mut self, count: usize, mut each: impl FnMut(Bytes)) {

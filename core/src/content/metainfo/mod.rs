@@ -7,7 +7,7 @@
 //! Never does: v1 (SHA-1), folders.
 //! Invariants: [`Metainfo::info_hash`] is the SHA-256 of [`Metainfo::info`]; `name`, `geometry`, `id` and
 //! `private` are what `info` says; a `layer` leads to the root of `id`.
-//! Spec: BEP 52, `docs` of libtorrent for what it refuses. Tests: below in `tests.rs`,
+//! Spec: BEP 52; where it is silent, what libtorrent refuses. Tests: `tests.rs` beside this,
 //! `core/tests/interop_vectors.rs`, `fuzz/src/content.rs`.
 
 mod read;
@@ -62,9 +62,9 @@ pub enum MetainfoError {
     VersionOne,
     /// A newer version than 2.
     Version(i64),
-    /// A folder with this many files, perhaps more; only single files are handled.
+    /// A folder with this many files and folders at its top; only single files are handled.
     Folder {
-        files: usize,
+        entries: usize,
     },
     /// The file is a symbolic link.
     Link,
@@ -252,9 +252,9 @@ impl fmt::Display for MetainfoError {
                 f.write_str("a BitTorrent v1 torrent (SHA-1); only v2 and hybrid ones are handled")
             }
             Self::Version(n) => write!(f, "metainfo version {n}; only version 2 is handled"),
-            Self::Folder { files } => write!(
+            Self::Folder { entries } => write!(
                 f,
-                "a torrent of a folder with {files} files; only single files are handled"
+                "a torrent of a folder (entries at its top: {entries}); only single files are handled"
             ),
             Self::Link => f.write_str("a torrent of a symbolic link"),
             Self::Name(name) => write!(f, "`{}` is not a plain file name", name.escape_debug()),

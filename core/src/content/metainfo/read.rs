@@ -85,24 +85,8 @@ fn single_file<'a>(info: Dict<'a>, name: &str) -> Result<Dict<'a>, MetainfoError
         return Ok(file);
     }
     Err(MetainfoError::Folder {
-        files: count_files(tree),
+        entries: tree.entries().count(),
     })
-}
-
-/// Files in a tree: entries named by the empty string. Walks with a list of its own, not by recursion.
-fn count_files(tree: Dict<'_>) -> usize {
-    let mut files = 0;
-    let mut folders = vec![tree];
-    while let Some(folder) = folders.pop() {
-        for (key, value) in folder.entries() {
-            if key.is_empty() {
-                files += 1;
-            } else if let Some(inner) = value.dict() {
-                folders.push(inner);
-            }
-        }
-    }
-    files
 }
 
 fn length(file: Dict<'_>) -> Result<u64, MetainfoError> {

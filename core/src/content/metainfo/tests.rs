@@ -154,12 +154,12 @@ fn other_kinds_of_torrents_are_named() {
     let v3 = spoilt_info(|info| drop(info.insert(b"meta version".to_vec(), Tree::Integer(3))));
     assert_eq!(v3, MetainfoError::Version(3));
     let two = with_tree(Tree::dict([(b"a file.iso", a_file()), (b"b", a_file())]));
-    assert_eq!(two, MetainfoError::Folder { files: 2 });
+    assert_eq!(two, MetainfoError::Folder { entries: 2 });
     let nested = Tree::dict([(b"x", a_file()), (b"y", a_file()), (b"z", a_file())]);
     let nested = with_tree(Tree::dict([(b"a file.iso", nested)]));
-    assert_eq!(nested, MetainfoError::Folder { files: 3 });
+    assert_eq!(nested, MetainfoError::Folder { entries: 1 });
     let other_name = with_tree(Tree::dict([(b"b", a_file())]));
-    assert_eq!(other_name, MetainfoError::Folder { files: 1 });
+    assert_eq!(other_name, MetainfoError::Folder { entries: 1 });
     let link = file([
         (b"attr", Tree::text("l")),
         (b"symlink path", Tree::List(vec![])),
