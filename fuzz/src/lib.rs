@@ -5,7 +5,7 @@
 //! `RUSTC_BOOTSTRAP=1`); and any body can be called from a debugger.
 //!
 //! Two kinds of bodies. Decoders (`wire`, `handshake`, `bencode`, `metainfo`): no panic, and what is accepted
-//! is written again as it came. Interpreters of operations (`merkle`): bytes become operations by
+//! is written again as it came (`http_head`: is understood alike however it is cut). Interpreters of operations (`merkle`): bytes become operations by
 //! `arbitrary`, checked against what must hold or against a naive model.
 //!
 //! To add one: the function in a module of its subject, a line in [`BODIES`], a target of three lines, its
@@ -16,6 +16,7 @@
 )]
 
 pub mod content;
+pub mod http;
 pub mod wire;
 
 /// A body: any bytes are legal input.
@@ -28,4 +29,5 @@ pub const BODIES: &[(&str, Body)] = &[
     ("bencode", content::bencode),
     ("metainfo", content::metainfo),
     ("merkle", content::merkle),
+    ("http_head", http::heads),
 ];

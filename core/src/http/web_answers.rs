@@ -156,7 +156,6 @@ impl WebSource {
             if let Some(known) = &mut self.known {
                 known.length = Some(fetch.at);
             }
-            self.tell_facts(ev);
             self.finish(index, fx, ev);
         } else {
             let why = format!("the answer ended at byte {}", fetch.at);
@@ -310,7 +309,7 @@ impl WebSource {
             ));
         }
         self.ranges = Some(ranges);
-        if !self.facts_told || before != (length, self.ranges) {
+        if !self.facts_told || length.is_none() || before != (length, self.ranges) {
             self.tell_facts(ev);
         }
         if let (Some(length), Some(fetch)) = (length, self.fetch_of(index)) {

@@ -56,8 +56,8 @@ pub struct Lane(pub u8);
 /// What the source tells the job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebEvent {
-    /// After the first good answer, and again when an unknown length became known or ranges turned out
-    /// not to work.
+    /// After the first good answer, and again when ranges turned out not to work, or with each answer
+    /// that does not tell the length.
     Facts {
         length: Option<u64>,
         /// Parts can be asked for. If not, ask for everything from the first missing byte on.
@@ -71,7 +71,8 @@ pub enum WebEvent {
         offset: u64,
         bytes: Bytes,
     },
-    /// All that was asked on this lane was delivered.
+    /// All that was asked on this lane was delivered. If no end was asked and the length was not known,
+    /// this is the end of the file.
     Finished { lane: Lane },
     /// The range ended early; what was delivered stands. Ask for the rest when a lane is idle.
     Failed { lane: Lane, why: String },

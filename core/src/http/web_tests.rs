@@ -124,7 +124,8 @@ impl Job {
                         .consumed(self.world.now, lane, bytes.len(), &mut self.world.fx);
                 }
                 WebEvent::Finished { lane } => {
-                    assert!(self.asked.remove(&lane).is_some(), "finished once");
+                    let asked = self.asked.remove(&lane).expect("finished once");
+                    self.length = self.length.or(Some(asked.start as usize));
                 }
                 WebEvent::Failed { lane, why } => {
                     assert!(self.asked.remove(&lane).is_some(), "failed once");
