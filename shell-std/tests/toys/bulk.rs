@@ -78,13 +78,14 @@ pub fn main<R: Runtime>() {
     giver.wait().expect("giver");
     let gib = mib as f64 / 1024.0;
     println!(
-        "{:.0} MiB/s, CPU-s/GiB: giver {:.2} + taker {:.2} = {:.2}; {} reads of {} KiB",
+        "{:.0} MiB/s, CPU-s/GiB: giver {:.2} + taker {:.2} = {:.2}; {} reads of {} KiB; taker at most {} MiB",
         mib as f64 / wall,
         given / gib,
         taken / gib,
         (given + taken) / gib,
         taker.reads,
         (mib << 10) / taker.reads.max(1),
+        peak_mib(),
     );
 }
 
@@ -110,6 +111,13 @@ fn give<R: Runtime>(mut args: impl Iterator<Item = String>) {
 fn cpu() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("linux");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.split_whitespace().next());
+    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 10
 }
 
 struct Announced(Giver);
