@@ -3,6 +3,7 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_macros,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
