@@ -30,13 +30,7 @@ pub(crate) struct Global {
     /// Folder of this agent's state; several agents can share a machine
     ///
     /// Without it: $DOVETAIL_HOME, else $XDG_STATE_HOME/dovetail, else ~/.local/state/dovetail.
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "DOVETAIL_HOME",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
     /// Print one JSON object per line instead of words and bars
     #[arg(long, global = true)]

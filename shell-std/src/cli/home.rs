@@ -26,7 +26,7 @@ impl Home {
                     Failure::new(
                         FailureKind::Usage,
                         "cannot tell where this agent's state belongs",
-                        "neither XDG_STATE_HOME nor HOME is set",
+                        "neither HOME nor XDG_STATE_HOME nor DOVETAIL_HOME is set",
                     )
                     .remedy("give a folder with --home")
                 })?
@@ -67,8 +67,12 @@ impl AsRef<Path> for Home {
     }
 }
 
-/// XDG Base Directory Specification: `$XDG_STATE_HOME`, if absolute, else `~/.local/state`.
+/// `$DOVETAIL_HOME`, else by the XDG Base Directory Specification `$XDG_STATE_HOME`, if absolute, else
+/// `~/.local/state`.
 fn default_folder(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    if let Some(own) = var("DOVETAIL_HOME").filter(|path| !path.as_os_str().is_empty()) {
+        return Some(own);
+    }
     let state = var("XDG_STATE_HOME")
         .filter(|path| path.is_absolute())
         .or_else(|| {
@@ -121,6 +125,10 @@ mod tests {
             Some("/home/u/.local/state/dovetail".into())
         );
         assert_eq!(folder(&[]), None);
+        let own = [("DOVETAIL_HOME", "own"), both[0], both[1]];
+        assert_eq!(folder(&own), Some("own".into()));
+        let empty = [("DOVETAIL_HOME", ""), both[0], both[1]];
+        assert_eq!(folder(&empty), Some("/state/dovetail".into()));
     }
 
     #[test]
