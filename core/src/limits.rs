@@ -189,6 +189,13 @@ pub const PIPELINE_MARGIN: Duration = Duration::from_millis(250);
 /// A peer that owes blocks and sends none for this long gives them up to others.
 pub const PEER_STALL: Duration = Duration::from_secs(5);
 
+/// Stalls in a row before the connection is closed, to be dialled anew.
+pub const PEER_STALLS_MAX: u32 = 3;
+
+/// Bytes waiting to be read by a peer, past which it is closed. Uploads alone stay below half of this; the
+/// rest is answers to questions, which would otherwise grow as fast as somebody can ask.
+pub const UNREAD_REPLIES_MAX: u64 = 4 * 1024 * 1024;
+
 /// Handshake, idle and keep-alive times of BEP 3 as the existing clients use them.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(100);

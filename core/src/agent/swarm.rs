@@ -394,8 +394,10 @@ impl Swarm {
         self.serve.forget(source);
         if let Some(mut session) = self.sessions.remove(&source) {
             self.sent_before += session.sent_bytes();
+            let unfinished = session.unfinished_bytes();
             let released = session.on_closed();
             self.with_job(c, |job, _| {
+                job.cut_short(unfinished);
                 job.released(source, &released);
                 job.remove_peer(source);
             });
@@ -479,7 +481,7 @@ impl Swarm {
                         self.close_session(source, c);
                     }
                 }
-                SessionEvent::Port(port) => self.on_port(source, port),
+                SessionEvent::Port(port) => self.on_port(source, port, c),
                 SessionEvent::HasAll => self.on_has(source, None, c),
                 SessionEvent::HasSet(set) => self.on_has(source, Some(set), c),
                 SessionEvent::Has(piece) => {
@@ -534,9 +536,12 @@ impl Swarm {
     }
 
     /// Where an accepted peer can be dialled another time.
-    fn on_port(&mut self, source: SourceId, port: u16) {
+    fn on_port(&mut self, source: SourceId, port: u16, c: &mut Context<'_>) {
         if let Some(peer) = self.peers.get_mut(&source) {
             let addr = SocketAddr::new(peer.addr.ip(), port);
+            if self.candidates.is_banned(addr) {
+                return self.close_session(source, c);
+            }
             self.candidates.add(addr, peer.class);
             self.candidates.opened(addr);
             peer.addr = addr;
@@ -551,7 +556,8 @@ impl Swarm {
             Level::Debug,
             format!("peer {}: {fault}", peer.addr),
         ));
-        if !matches!(fault, PeerFault::HandshakeTimeout | PeerFault::Idle) {
+        use PeerFault::{HandshakeTimeout, Idle, Stalled};
+        if !matches!(fault, HandshakeTimeout | Idle | Stalled) {
             self.candidates.ban(peer.addr);
         }
     }

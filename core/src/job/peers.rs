@@ -64,6 +64,11 @@ impl Job {
         }
     }
 
+    /// Bytes of a message that never came whole.
+    pub fn cut_short(&mut self, bytes: u64) {
+        self.tally.waste(bytes);
+    }
+
     /// Runs a peer will not deliver: choked, stalled, rejected, gone.
     pub fn released(&mut self, source: SourceId, runs: &[Run]) {
         if let Some(picker) = &mut self.picker {
@@ -204,9 +209,12 @@ impl Job {
         if peers == 0 || self.metainfo.is_none() {
             return Some(Reach::Any);
         }
-        if self
-            .short_since
-            .is_some_and(|since| since + PEERS_SHORT_FOR <= now)
+        // Neighbours that claim pieces and deliver nothing are not waited for.
+        let idle = now.since(self.last_progress) >= PEERS_SHORT_FOR;
+        if idle
+            || self
+                .short_since
+                .is_some_and(|since| since + PEERS_SHORT_FOR <= now)
         {
             return Some(Reach::Any);
         }

@@ -54,13 +54,24 @@ enum Doing {
     LoadState,
     Open,
     Allocate,
-    Read { token: u64 },
-    Write { piece: u32, len: u64 },
-    WriteAt { len: u64 },
-    Sync { pieces: Vec<u32> },
+    Read {
+        token: u64,
+    },
+    Write {
+        piece: u32,
+        len: u64,
+    },
+    WriteAt {
+        len: u64,
+    },
+    Sync {
+        pieces: Vec<u32>,
+    },
     Record,
     LastSync,
     Rename,
+    /// Remove the resume file: the output is complete.
+    Forget,
     Tidy,
 }
 
@@ -211,7 +222,10 @@ impl Storage {
     pub fn finish(&mut self, fx: &mut Effects) {
         if let (Some(file), false) = (self.file, self.finishing) {
             self.finishing = true;
-            self.order(DiskOp::Sync { file }, Doing::LastSync, fx);
+            // A record under way must not land after the resume file was removed.
+            if !self.recording {
+                self.order(DiskOp::Sync { file }, Doing::LastSync, fx);
+            }
         }
     }
 
@@ -307,7 +321,7 @@ impl Storage {
                 None
             }
             (Doing::Record, Ok(_)) => {
-                self.recording = false;
+                self.on_recorded(fx);
                 None
             }
             (Doing::LastSync, Ok(_)) => {
@@ -328,12 +342,17 @@ impl Storage {
                 self.written.clear();
                 (self.written_bytes, self.written_since) = (0, None);
                 let path = self.paths.state.clone();
-                self.order(DiskOp::Remove { path }, Doing::Tidy, fx);
-                Some(StorageEvent::Finished)
+                self.order(DiskOp::Remove { path }, Doing::Forget, fx);
+                None
             }
+            (Doing::Forget, _) => Some(StorageEvent::Finished),
             (Doing::Tidy, _) => None,
             (doing, Err(error)) => {
-                if matches!(doing, Doing::LastSync | Doing::Rename) {
+                use Doing::{LastSync, Record, Rename, Sync};
+                if matches!(doing, Sync { .. } | Record) {
+                    self.recording = false;
+                }
+                if matches!(doing, Sync { .. } | Record | LastSync | Rename) {
                     // What is written can still be recorded, for the next time.
                     self.finishing = false;
                 }
@@ -379,8 +398,7 @@ impl Storage {
 
     fn record(&mut self, pieces: &[u32], fx: &mut Effects) {
         let Some(identity) = &mut self.identity else {
-            self.recording = false;
-            return;
+            return self.on_recorded(fx);
         };
         for piece in pieces {
             identity.have.insert(*piece);
@@ -394,6 +412,13 @@ impl Storage {
             Doing::Record,
             fx,
         );
+    }
+
+    fn on_recorded(&mut self, fx: &mut Effects) {
+        self.recording = false;
+        if let (Some(file), true) = (self.file, self.finishing) {
+            self.order(DiskOp::Sync { file }, Doing::LastSync, fx);
+        }
     }
 
     fn open(&mut self, how: OpenHow, fx: &mut Effects) {

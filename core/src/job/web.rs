@@ -18,6 +18,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::Range;
+use core::time::Duration;
 
 /// The HTTP side of one job.
 #[derive(Debug)]
@@ -35,6 +36,9 @@ pub(super) struct Web {
     said: Vec<WebEvent>,
     failure: Option<Failure>,
     blames: u32,
+    /// It said nothing while peers could: not asked until then, longer each time.
+    rests_until: Option<Mono>,
+    silences: u32,
 }
 
 /// What one lane is fetching.
@@ -43,6 +47,8 @@ struct Work {
     cursor: Cursor,
     /// Where its range ends.
     end: u64,
+    /// When bytes last came, or it was asked for.
+    heard: Mono,
 }
 
 /// A body without a length, written as it comes.
@@ -71,6 +77,8 @@ impl Web {
             said: Vec::new(),
             failure: None,
             blames: 0,
+            rests_until: None,
+            silences: 0,
         }
     }
 
@@ -277,6 +285,8 @@ impl Job {
             return self.tally.waste(len as u64);
         }
         work.cursor.push(bytes);
+        work.heard = a.now.mono;
+        self.web.silences = 0;
         self.last_progress = a.now.mono;
         while let Some((block, data)) = self
             .web
@@ -407,7 +417,11 @@ impl Job {
         }
         self.give_credit(a);
         if self.is_running() {
+            self.leave_silent_lanes(a);
             self.shorten_lanes(a);
+            if self.is_resting(a.now.mono, a.sessions) {
+                return self.sync_claims(a);
+            }
         }
         while let Some(lane) = self.web.source.as_mut().and_then(|s| s.idle_lane(a.now)) {
             let Some(range) = self.find_work(lane, a) else {
@@ -416,6 +430,7 @@ impl Job {
             let work = Work {
                 cursor: Cursor::at(range.start),
                 end: range.end,
+                heard: a.now.mono,
             };
             self.web.lanes.insert(lane, work);
             let end = (range.end != u64::MAX).then_some(range.end);
@@ -563,6 +578,46 @@ impl Job {
         }
     }
 
+    /// A lane that says nothing gives up its pieces, if peers have any of them: they need not wait for the
+    /// origin's own time-outs.
+    fn leave_silent_lanes(&mut self, a: &mut Around<'_>) {
+        let Some(picker) = &self.picker else { return };
+        let length = u64::from(picker.geometry().piece_length());
+        let held = |w: &Work| {
+            let pieces = (w.cursor.end() / length) as u32..w.end.div_ceil(length) as u32;
+            pieces.into_iter().any(|piece| {
+                a.sessions
+                    .iter()
+                    .any(|(id, s)| s.is_open() && !s.is_stalled() && !picker.peer_lacks(*id, piece))
+            })
+        };
+        let owed = |lane: &Lane| self.web.owed.iter().any(|(l, _)| l == lane);
+        let silent: Vec<Lane> = self
+            .web
+            .lanes
+            .iter()
+            .filter(|(lane, w)| w.heard + LANE_SILENT <= a.now.mono && !owed(lane) && held(w))
+            .map(|(lane, _)| *lane)
+            .collect();
+        for lane in silent {
+            if let Some(source) = &mut self.web.source {
+                source.cancel(lane, a.fx);
+            }
+            self.on_lane_done(lane, false, a);
+            let rest = LANE_SILENT * 2_u32.saturating_pow(self.web.silences.min(4));
+            self.web.silences += 1;
+            self.web.rests_until = Some(a.now.mono + rest);
+        }
+    }
+
+    /// The origin was silent, and there are peers to ask instead.
+    fn is_resting(&self, now: Mono, sessions: &Sessions) -> bool {
+        self.web.rests_until.is_some_and(|until| until > now)
+            && sessions.iter().any(|(id, s)| {
+                s.is_open() && !s.is_stalled() && self.picker.as_ref().is_some_and(|p| p.wants(*id))
+            })
+    }
+
     /// Tell the neighbours what the lanes are on, and what they are no longer on.
     fn sync_claims(&mut self, a: &mut Around<'_>) {
         let Some(picker) = &self.picker else { return };
@@ -595,6 +650,9 @@ const CLAIMS_MAX: usize = 64;
 
 /// Pieces a lane takes at once when there are peers.
 const SPAN_PIECES_MAX: u32 = 16;
+
+/// How long a lane may say nothing while peers have what it is to fetch.
+const LANE_SILENT: Duration = Duration::from_secs(4);
 
 /// Attempts at a server that has never answered, when there are no peers to hope for.
 const FIRST_TRIES: u32 = 4;

@@ -224,8 +224,10 @@ impl Picker {
     pub fn unclaim(&mut self, source: SourceId, piece: u32) {
         if let Some(claimants) = self.claims.get_mut(&piece) {
             claimants.remove(&source);
+            if claimants.is_empty() {
+                self.claims.remove(&piece);
+            }
         }
-        self.claims.retain(|_, claimants| !claimants.is_empty());
     }
 
     pub fn unclaim_all(&mut self, source: SourceId) {

@@ -131,6 +131,8 @@ impl Partial {
             }
             if *first == Some(source) {
                 *first = second.take();
+                // Who does not deliver cannot keep others away.
+                self.exclusive = false;
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::content::{Bitfield, Block, Digest, Geometry, HashRequest, Run};
 use crate::ids::StreamId;
 use crate::limits::{
     BLOCK_LEN, GRANT_PER_STREAM, HANDSHAKE_TIMEOUT, KEEP_ALIVE_AFTER, PEER_IDLE_TIMEOUT,
-    PEER_STALL, UPLOAD_QUEUE_BLOCKS,
+    PEER_STALL, PEER_STALLS_MAX, ROPE_CHUNK_MIN, UNREAD_REPLIES_MAX, UPLOAD_QUEUE_BLOCKS,
 };
 use crate::machine::{CloseHow, Effects, Endpoint};
 use crate::stats::Rate;
@@ -60,6 +60,10 @@ pub struct Session {
     sent_bytes: u64,
     upload_rate: Rate,
     stalled_until: Option<Mono>,
+    /// In a row, without anything in between.
+    stalls: u32,
+    /// Connected, or accepted.
+    begun: Mono,
     last_received: Mono,
     last_sent: Mono,
 }
@@ -145,6 +149,10 @@ pub enum PeerFault {
     Wire(WireError),
     HandshakeTimeout,
     Idle,
+    /// It owes blocks and sends none, time after time.
+    Stalled,
+    /// It asks and does not read the answers.
+    Unread,
     BitfieldSize,
     PieceIndex(u32),
     /// A block that was never asked for, or of a wrong length.
@@ -193,6 +201,8 @@ impl Session {
             sent_bytes: 0,
             upload_rate: Rate::default(),
             stalled_until: None,
+            stalls: 0,
+            begun: now,
             last_received: now,
             last_sent: now,
         }
@@ -224,7 +234,7 @@ impl Session {
     pub fn on_opened(&mut self, now: Mono, me: &Identity, fx: &mut Effects) {
         if self.phase == Phase::Connecting {
             self.phase = Phase::Handshake;
-            self.last_received = now;
+            (self.begun, self.last_received) = (now, now);
             fx.grant(self.stream, GRANT_PER_STREAM);
             self.send_handshake(now, me, fx);
         }
@@ -252,6 +262,9 @@ impl Session {
         }
         self.framer.on_bytes(bytes);
         self.read(now, fx, ev);
+        if self.framer.buffered() >= ROPE_CHUNK_MIN {
+            self.requests.note_payload(now);
+        }
     }
 
     pub fn on_sent(&mut self, now: Mono, len: u32) {
@@ -273,11 +286,16 @@ impl Session {
         }
     }
 
+    /// Bytes of a message that has not come whole.
+    pub fn unfinished_bytes(&self) -> u64 {
+        self.framer.buffered() as u64
+    }
+
     pub fn on_tick(&mut self, now: Mono, fx: &mut Effects, ev: &mut Vec<SessionEvent>) {
         let quiet = now.since(self.last_received);
         match self.phase {
             Phase::Connecting | Phase::Closed => {}
-            Phase::Handshake | Phase::Greeted if quiet >= HANDSHAKE_TIMEOUT => {
+            Phase::Handshake | Phase::Greeted if now.since(self.begun) >= HANDSHAKE_TIMEOUT => {
                 self.fault(PeerFault::HandshakeTimeout, fx, ev);
             }
             Phase::Handshake | Phase::Greeted => {}
@@ -289,9 +307,13 @@ impl Session {
                     .is_some_and(|since| since + PEER_STALL <= now)
                 {
                     self.stalled_until = Some(now + PEER_STALL);
+                    self.stalls += 1;
                     let released = self.requests.give_up();
                     self.cancel_runs(now, &released, fx);
                     ev.push(SessionEvent::Stalled { released });
+                    if self.stalls >= PEER_STALLS_MAX {
+                        return self.fault(PeerFault::Stalled, fx, ev);
+                    }
                 }
                 if self.stalled_until.is_some_and(|until| until <= now) {
                     self.stalled_until = None;
@@ -307,7 +329,7 @@ impl Session {
         match self.phase {
             Phase::Connecting | Phase::Closed => None,
             Phase::Handshake | Phase::Greeted => Some(Deadline::new(
-                self.last_received + HANDSHAKE_TIMEOUT,
+                self.begun + HANDSHAKE_TIMEOUT,
                 "peer handshake",
             )),
             Phase::Open => {
@@ -433,7 +455,7 @@ impl Session {
         {
             return 0;
         }
-        let answered_late = self.requests.late();
+        let answered_late = self.requests.late(now);
         self.requests.room(now).min(
             self.request_queue
                 .saturating_sub(self.requests.outstanding() + answered_late),
@@ -495,7 +517,7 @@ impl Session {
         hashes: Option<Vec<Digest>>,
         fx: &mut Effects,
     ) {
-        let message = match hashes {
+        let message = match hashes.filter(|_| self.unsent < UNREAD_REPLIES_MAX) {
             Some(hashes) => Message::Hashes { request, hashes },
             None => Message::HashReject(request),
         };
@@ -609,6 +631,9 @@ impl Session {
 
     fn read(&mut self, now: Mono, fx: &mut Effects, ev: &mut Vec<SessionEvent>) {
         while self.phase == Phase::Open {
+            if self.unsent > UNREAD_REPLIES_MAX {
+                return self.fault(PeerFault::Unread, fx, ev);
+            }
             let outcome = match self.framer.next() {
                 Ok(Some(message)) => self.on_message(now, message, fx, ev),
                 Ok(None) => return,
@@ -709,7 +734,7 @@ impl Session {
             } => {
                 let hello = ExtensionHandshake::parse(&payload).map_err(PeerFault::Wire)?;
                 self.extensions = hello.extensions;
-                self.request_queue = hello.request_queue.unwrap_or(self.request_queue);
+                self.request_queue = hello.request_queue.unwrap_or(self.request_queue).max(1);
                 ev.extend(hello.port.map(SessionEvent::Port));
             }
             Message::HashRequest(request) => ev.push(SessionEvent::HashesAsked(request)),
@@ -812,7 +837,7 @@ impl Session {
                 return Err(unasked);
             }
         }
-        self.stalled_until = None;
+        (self.stalled_until, self.stalls) = (None, 0);
         ev.push(SessionEvent::Data { run, data });
         Ok(())
     }
@@ -977,6 +1002,8 @@ impl fmt::Display for PeerFault {
             Self::Wire(error) => write!(f, "{error}"),
             Self::HandshakeTimeout => f.write_str("no handshake in time"),
             Self::Idle => f.write_str("silent for too long"),
+            Self::Stalled => f.write_str("owes blocks and sends nothing"),
+            Self::Unread => f.write_str("asks and does not read the answers"),
             Self::BitfieldSize => f.write_str("a bitfield of the wrong size"),
             Self::PieceIndex(piece) => write!(f, "piece {piece} does not exist"),
             Self::Unasked { piece, begin } => {

@@ -17,10 +17,17 @@ use core::time::Duration;
 pub(super) struct Requests {
     asked: BTreeMap<Block, Mono>,
     /// Asked, then cancelled or given up: an answer may still be on its way and is no fault.
-    late: BTreeMap<Block, Mono>,
+    late: BTreeMap<Block, Late>,
     rate: Rate,
     fastest_answer: Option<Duration>,
     last_progress: Mono,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    asked: Mono,
+    /// Asked again and given up again before the first answer came.
+    times: u32,
 }
 
 /// What an arriving block is to us.
@@ -42,7 +49,6 @@ impl Requests {
                 index,
             };
             self.asked.insert(block, now);
-            self.late.remove(&block);
         }
     }
 
@@ -54,23 +60,29 @@ impl Requests {
             self.rate.add(now, len.into());
             return Arrival::Expected;
         }
-        match self.late.remove(&block) {
-            Some(_) => Arrival::Late,
-            None => Arrival::Unasked,
+        if self.settle_late(block) {
+            Arrival::Late
+        } else {
+            Arrival::Unasked
         }
+    }
+
+    /// Payload is arriving, although nothing is whole yet.
+    pub(super) const fn note_payload(&mut self, now: Mono) {
+        self.last_progress = now;
     }
 
     /// Will not come any more (rejected).
     pub(super) fn rejected(&mut self, block: Block) -> bool {
-        self.late.remove(&block);
-        self.asked.remove(&block).is_some()
+        // Answers come in order: what was given up earlier is settled first.
+        !self.settle_late(block) && self.asked.remove(&block).is_some()
     }
 
     /// No longer wanted; true if it was outstanding, so that the peer is to be told.
     pub(super) fn cancel(&mut self, block: Block) -> bool {
         match self.asked.remove(&block) {
             Some(at) => {
-                self.late.insert(block, at);
+                self.expect_late(block, at);
                 true
             }
             None => false,
@@ -81,7 +93,9 @@ impl Requests {
     pub(super) fn give_up(&mut self) -> Vec<Run> {
         let asked = core::mem::take(&mut self.asked);
         let runs = runs_of(asked.keys().copied());
-        self.late.extend(asked);
+        for (block, at) in asked {
+            self.expect_late(block, at);
+        }
         runs
     }
 
@@ -89,8 +103,34 @@ impl Requests {
         self.asked.len() as u32
     }
 
-    pub(super) fn late(&self) -> u32 {
-        self.late.len() as u32
+    /// Requests given up that the peer may still have in its queue. One without the fast extension drops
+    /// them silently, so they do not count for ever.
+    pub(super) fn late(&self, now: Mono) -> u32 {
+        let counts = |late: &&Late| late.asked + LATE_COUNTS_FOR > now;
+        self.late.values().filter(counts).map(|l| l.times).sum()
+    }
+
+    fn expect_late(&mut self, block: Block, asked: Mono) {
+        if self.late.len() >= LATE_MAX {
+            let oldest = self.late.iter().min_by_key(|(_, late)| late.asked);
+            if let Some(oldest) = oldest.map(|(block, _)| *block) {
+                self.late.remove(&oldest);
+            }
+        }
+        let late = self.late.entry(block).or_insert(Late { asked, times: 0 });
+        (late.asked, late.times) = (asked, late.times.saturating_add(1));
+    }
+
+    /// One answer to a request that was given up; false if none was owed.
+    fn settle_late(&mut self, block: Block) -> bool {
+        let Some(late) = self.late.get_mut(&block) else {
+            return false;
+        };
+        late.times -= 1;
+        if late.times == 0 {
+            self.late.remove(&block);
+        }
+        true
     }
 
     pub(super) fn is_asked(&self, block: Block) -> bool {
@@ -120,6 +160,12 @@ impl Requests {
         (!self.asked.is_empty()).then_some(self.last_progress)
     }
 }
+
+/// How long a request that was given up is taken to be in the peer's queue.
+const LATE_COUNTS_FOR: Duration = Duration::from_secs(30);
+
+/// Requests given up that are remembered for one peer.
+const LATE_MAX: usize = 4096;
 
 /// Consecutive blocks joined to runs.
 pub(super) fn runs_of(blocks: impl Iterator<Item = Block>) -> Vec<Run> {
@@ -192,5 +238,31 @@ mod tests {
                 Arrival::Unasked
             );
         }
+    }
+
+    #[test]
+    fn a_block_asked_again_may_be_answered_twice() {
+        let mut r = Requests::default();
+        let block = Block { piece: 0, index: 0 };
+        for _ in 0..3 {
+            r.ask(Mono::ZERO, run(0, 0, 1));
+            r.give_up();
+        }
+        r.ask(Mono::ZERO, run(0, 0, 1));
+        assert_eq!((r.outstanding(), r.late(Mono::ZERO)), (1, 3));
+        assert!(!r.rejected(block), "the first request's reject");
+        let arrivals = [(); 4].map(|()| r.arrived(Mono::ZERO, block, BLOCK_LEN));
+        use Arrival::{Expected, Late, Unasked};
+        assert_eq!(arrivals, [Expected, Late, Late, Unasked]);
+    }
+
+    #[test]
+    fn what_a_peer_dropped_silently_is_forgotten() {
+        let mut r = Requests::default();
+        let blocks = LATE_MAX as u32 + 100;
+        r.ask(Mono::ZERO, run(0, 0, blocks));
+        r.give_up();
+        assert_eq!(r.late(Mono::ZERO), LATE_MAX as u32);
+        assert_eq!(r.late(Mono::ZERO + LATE_COUNTS_FOR), 0);
     }
 }

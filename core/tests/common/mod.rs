@@ -1,6 +1,8 @@
 //! A small fleet in virtual time: one origin, one coordinator, agents.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod tricky;
+
 use bytes::Bytes;
 use core::time::Duration;
 use dovetail_core::agent::{Agent, AgentConfig};
