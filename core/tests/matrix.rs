@@ -216,7 +216,7 @@ fn sharing(world: &World, trick: Trick) -> Tricky {
 }
 
 /// Most bytes a cell may throw away.
-const WASTED_MAX: u64 = 6 * MIB;
+const WASTED_MAX: u64 = 8 * MIB;
 
 fn cell(origin: How, peer: How) {
     let mut scene = Scene::new(1, origin, peer);

@@ -490,6 +490,13 @@ impl Job {
         if let Some(span) = picker.pick_span(source, pieces, reach) {
             return Some(bytes(span));
         }
+        let slow = |other| {
+            let peer = a.sessions.get(&other);
+            peer.is_some_and(|s| s.owes_for(a.now.mono, SLOW_ANSWER))
+        };
+        if let Some(run) = picker.pick_slow(source, reach, slow) {
+            return Some(geometry.run_range(run));
+        }
         if !alone {
             return None;
         }
@@ -650,6 +657,9 @@ const CLAIMS_MAX: usize = 64;
 
 /// Pieces a lane takes at once when there are peers.
 const SPAN_PIECES_MAX: u32 = 16;
+
+/// What a peer has owed for so long, an idle lane fetches too.
+const SLOW_ANSWER: Duration = Duration::from_secs(2);
 
 /// How long a lane may say nothing while peers have what it is to fetch.
 const LANE_SILENT: Duration = Duration::from_secs(4);

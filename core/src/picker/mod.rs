@@ -302,6 +302,21 @@ impl Picker {
             .find_map(|(piece, partial)| partial.reserve_again(source, *piece, max_blocks, &slow))
     }
 
+    /// Blocks that only a slow peer is asked for, for an HTTP lane that has nothing else to do.
+    pub fn pick_slow(
+        &mut self,
+        lane: SourceId,
+        reach: Reach,
+        slow: impl Fn(SourceId) -> bool,
+    ) -> Option<Run> {
+        let availability = &self.availability;
+        let scarce = |piece: &u32| availability.get(*piece as usize).is_none_or(|n| *n == 0);
+        self.partial
+            .iter_mut()
+            .filter(|(piece, _)| reach == Reach::Any || scarce(piece))
+            .find_map(|(piece, partial)| partial.reserve_again(lane, *piece, u32::MAX, &slow))
+    }
+
     /// More of what is begun already; opens nothing.
     pub fn pick_begun(&mut self, source: SourceId, max_blocks: u32) -> Option<Run> {
         let peer = self.peers.get(&source);

@@ -31,6 +31,7 @@ use crate::wire::{
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
+use core::time::Duration;
 use requests::{Arrival, Requests, runs_of};
 use uploads::Uploads;
 pub use uploads::{Asked, Upload};
@@ -620,6 +621,13 @@ impl Session {
 
     pub fn is_stalled(&self) -> bool {
         self.stalled_until.is_some()
+    }
+
+    /// Whether it owes us something for longer than this.
+    pub fn owes_for(&self, now: Mono, span: Duration) -> bool {
+        self.requests
+            .oldest()
+            .is_some_and(|asked| asked + span <= now)
     }
 
     /// Whether one request may cover a whole piece (our own extension).

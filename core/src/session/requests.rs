@@ -155,6 +155,11 @@ impl Requests {
         self.rate.bytes_per_s(now)
     }
 
+    /// When the oldest request without an answer was made.
+    pub(super) fn oldest(&self) -> Option<Mono> {
+        self.asked.values().min().copied()
+    }
+
     /// Since when nothing has come although something is asked.
     pub(super) fn waiting_since(&self) -> Option<Mono> {
         (!self.asked.is_empty()).then_some(self.last_progress)

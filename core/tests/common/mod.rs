@@ -1,5 +1,5 @@
 //! A small fleet in virtual time: one origin, one coordinator, agents.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod tricky;
 
