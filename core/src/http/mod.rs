@@ -39,4 +39,8 @@ mod client_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod web_fault_tests;
+#[cfg(test)]
+mod web_rig;
+#[cfg(test)]
 mod web_tests;

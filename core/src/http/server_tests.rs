@@ -7,7 +7,7 @@ use crate::limits::{
     HTTP_SERVER_WINDOW,
 };
 use crate::machine::{CloseHow, Effects, Output};
-use crate::time::{Mono, Now};
+use crate::time::Now;
 use ::http::{Method, StatusCode};
 use alloc::format;
 use alloc::string::String;

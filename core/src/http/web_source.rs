@@ -12,7 +12,7 @@
 //! so once). The judgement of an answer is `verdict`, of URLs `targets`, of connections `lanes`; what an
 //! answer does to a lane is in `web_answers`.
 //!
-//! Spec: RFC 9110 §13, §14. Tests: `http/web_tests.rs`, one for each status and fault.
+//! Spec: RFC 9110 §13, §14. Tests: `http/web_tests.rs`, `http/web_fault_tests.rs`.
 
 use crate::failure::Failure;
 use crate::http::client::{ClientEvent, Connection};
