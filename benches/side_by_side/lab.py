@@ -1,0 +1,156 @@
+"""Where runs happen: a folder in memory, files of noise, the programs, and what is known of the machine."""
+
+import filecmp
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .procs import MIB, Failed
+
+ROOT = Path(__file__).resolve().parents[2]
+RATE = 20_000_000
+
+
+class Lab:
+    """The folder all runs share, and what they may use."""
+
+    def __init__(self, args):
+        self.quick = args.quick
+        self.runs = args.runs
+        self.program = find_program(args.program)
+        self.folder = make_folder(args.dir)
+        self.skipped = []
+        self._libtorrent = None
+
+    def path(self, *parts):
+        path = self.folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def home(self, name):
+        """A fresh home for one Dovetail process."""
+        path = self.path("homes", name)
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        path.chmod(0o700)
+        return path
+
+    def noise(self, size):
+        """A file of this size that does not compress; the same one for all runs."""
+        path = self.path("source", f"noise-{size // MIB}.bin")
+        if not path.exists():
+            with open(path, "wb") as file:
+                for at in range(0, size, MIB):
+                    file.write(os.urandom(min(MIB, size - at)))
+        return path
+
+    def dovetail(self, home, *args):
+        return [self.program, "--json", "--home", home, *args]
+
+    def skip(self, what, why):
+        line = f"SKIPPED {what}: {why}"
+        self.skipped.append(line)
+        print(line, file=sys.stderr, flush=True)
+
+    def libtorrent(self):
+        """A Python that has libtorrent, made under target/ if need be; None if it cannot be had."""
+        if self._libtorrent is None:
+            self._libtorrent = make_libtorrent() or False
+            if not self._libtorrent:
+                self.skip("libtorrent", "it cannot be installed from PyPI here")
+        return self._libtorrent or None
+
+    def nginx(self):
+        found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
+        if not found or not shutil.which("curl"):
+            self.skip("get beside curl", "nginx or curl is not installed (apt-get install nginx-light curl)")
+            return None
+        return found
+
+    def remove(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def target_folder():
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+
+def find_program(given):
+    path = Path(given) if given else target_folder() / "release" / "dovetail"
+    if not path.exists():
+        raise Failed(f"{path} is not there: build it with `cargo build --release`, or name it with --program")
+    return path.resolve()
+
+
+def make_folder(given):
+    """In memory if there is room, so that no disk is measured."""
+    memory = Path("/dev/shm")
+    base = given
+    if base is None and memory.is_dir() and shutil.disk_usage(memory).free >= 3 << 30:
+        base = memory
+    return Path(tempfile.mkdtemp(prefix="dovetail-bench-", dir=base))
+
+
+def make_libtorrent():
+    python = target_folder() / "interop" / "venv" / "bin" / "python"
+    works = [python, "-c", "import libtorrent"]
+    if python.exists() and subprocess.run(works, capture_output=True).returncode == 0:
+        return python
+    steps = [
+        [sys.executable, "-m", "venv", python.parent.parent],
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "libtorrent>=2.0.11,<3"],
+        works,
+    ]
+    done = all(subprocess.run(step, capture_output=True).returncode == 0 for step in steps)
+    return python if done else None
+
+
+def publish(lab, home, file, torrent, *more):
+    """Make the metainfo file, the same for every program; hands it to the agent of this home, if one runs."""
+    command = lab.dovetail(home, "publish", file, "-o", torrent, "--overwrite", *more)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Failed(f"publish failed: {done.stdout} {done.stderr}")
+
+
+def check_same(source, output):
+    if not filecmp.cmp(source, output, shallow=False):
+        raise Failed(f"{output} differs from {source}")
+
+
+def said(*command):
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        return (done.stdout + done.stderr).strip().splitlines()[0] if done.stdout + done.stderr else ""
+    except OSError:
+        return ""
+
+
+def machine(lab):
+    """What the figures belong to."""
+    cpu = "unknown"
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                cpu = line.split(":", 1)[1].strip()
+                break
+    facts = {
+        "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "kernel": platform.release(),
+        "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB,
+        "load": " ".join(f"{n:.1f}" for n in os.getloadavg()),
+        "folder": str(lab.folder.parent),
+        "commit": said("git", "describe", "--always", "--dirty", "--abbrev=10"),
+        "dovetail": said(str(lab.program), "--version"),
+        "curl": " ".join(said("curl", "--version").split()[:2]),
+    }
+    if nginx := shutil.which("nginx", path="/usr/sbin:/usr/bin"):
+        facts["nginx"] = said(nginx, "-v").removeprefix("nginx version: ")
+    if lab._libtorrent:
+        version = "import libtorrent; print(libtorrent.__version__)"
+        facts["libtorrent"] = said(str(lab._libtorrent), "-c", version)
+    return facts
