@@ -630,6 +630,37 @@ fn what_the_coordinator_knows_makes_a_plain_url_verifiable() {
 }
 
 #[test]
+fn what_no_patience_can_help_is_said_at_once() {
+    let folder = Folder::new();
+    folder.file("served/a", 1000);
+    let (_origin, url) = folder.origin(&[]);
+    let url = format!("{url}/a");
+    folder.run(&["publish", "served/a", "-o", "a.torrent"]).ok();
+    for (args, exit_code, text) in [
+        (
+            &["get", "--metainfo", "a.torrent"][..],
+            2,
+            "error: cannot download DIR/a: nothing says where it is: the metainfo names no URL\n  \
+             tip: name a URL, a --peer or a --coordinator\n",
+        ),
+        (
+            &["get", &url, "--require-peers"],
+            2,
+            "error: cannot download DIR/a: peers are required, but none is named\n  \
+             tip: name a URL, a --peer or a --coordinator\n",
+        ),
+        (
+            &["get", &url, "--require-peers", "--peer", "127.0.0.1:1"],
+            3,
+            "error: cannot download DIR/a: peers are required, but nobody says what the file is\n  \
+             tip: give --metainfo, or a --coordinator that knows the file\n",
+        ),
+    ] {
+        refused(&folder.run(args), exit_code, text);
+    }
+}
+
+#[test]
 fn logs_are_lines_too() {
     let folder = Folder::new();
     folder.file("served/a", 1000);
@@ -652,4 +683,37 @@ fn logs_are_lines_too() {
         "{line:?}"
     );
     get.until(|line| matches!(line, Line::Got(_)));
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_half_done_takes_the_name() {
+    let folder = Folder::new();
+    folder.file("served/a", 8 * MIB);
+    let (_origin, url) = folder.origin(&[]);
+    let small = folder.join("small");
+    fs::create_dir(&small).unwrap();
+    // A small file system that only this process sees.
+    let script = "mount -t tmpfs -o size=4m tmpfs small || exit 99; \"$0\" get \"$1\" -o small/a; \
+                  code=$?; ls small; exit $code";
+    let mut command = std::process::Command::new("unshare");
+    command
+        .args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_dovetail")])
+        .arg(format!("{url}/a"))
+        .env("DOVETAIL_HOME", folder.join("home"))
+        .current_dir(folder.path());
+    let ended = folder.run_as(&mut command);
+    if ended.code == Some(99) || ended.stderr.starts_with("unshare: ") {
+        println!("skipped: this system lets nobody mount a small tmpfs");
+        return;
+    }
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(
+        ended.stderr.starts_with("error: cannot ") && ended.stderr.contains("DIR/small/a"),
+        "{ended:?}"
+    );
+    assert!(
+        ended.stderr.contains(": no space left on device\n"),
+        "{ended:?}"
+    );
+    assert!(!ended.stdout.lines().any(|name| name == "a"), "{ended:?}");
 }

@@ -317,11 +317,16 @@ impl Job {
             return self.fail(failure, a);
         }
         if !self.web.has_source() {
-            let (what, why) = (
-                format!("cannot download {}", self.request.output),
-                "there is no URL to fetch it from",
-            );
-            return self.fail(Failure::new(FailureKind::Usage, what, why), a);
+            let what = format!("cannot download {}", self.request.output);
+            let failure = if self.request.require_peers {
+                let why = "peers are required, but nobody says what the file is";
+                Failure::new(FailureKind::Unavailable, what, why)
+                    .remedy("give --metainfo, or a --coordinator that knows the file")
+            } else {
+                let why = "there is no URL to fetch it from";
+                Failure::new(FailureKind::Usage, what, why)
+            };
+            return self.fail(failure, a);
         }
         self.web.allow_from(a.now.mono);
         self.phase = Phase::Probing;

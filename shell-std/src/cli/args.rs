@@ -65,7 +65,7 @@ Examples:
   dovetail get https://example.org/image.iso
   dovetail get https://example.org/image.iso --sha256 9f86d08… -o /srv/image.iso
   dovetail get --metainfo image.iso.torrent --peer 10.0.0.7
-  dovetail get https://example.org/image.iso --coordinator http://coordinator:7681 --share")]
+  dovetail get https://example.org/image.iso --coordinator http://10.0.0.1:7681 --share")]
 pub(crate) struct GetArgs {
     /// Where the file lives; several URLs are alternatives for the same file
     #[arg(value_name = "URL", required_unless_present = "metainfo")]
@@ -83,10 +83,10 @@ pub(crate) struct GetArgs {
     #[arg(long)]
     pub(crate) overwrite: bool,
 
-    /// Somebody waits for it [default]
+    /// Somebody waits for it [default]; makes no difference yet
     #[arg(long, help_heading = "How", conflicts_with = "background")]
     pub(crate) foreground: bool,
-    /// Nobody waits for it
+    /// Nobody waits for it; makes no difference yet
     #[arg(long, help_heading = "How")]
     pub(crate) background: bool,
     /// Fetch the pieces in order, for a program that reads along
@@ -125,8 +125,9 @@ pub(crate) struct GetArgs {
 #[command(after_help = "\
 Examples:
   dovetail publish image.iso --url https://example.org/image.iso
-  dovetail publish image.iso --url https://example.org/image.iso --coordinator http://coordinator:7681")]
+  dovetail publish image.iso --url https://example.org/image.iso --coordinator http://10.0.0.1:7681")]
 pub(crate) struct PublishArgs {
+    /// The complete file
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Where FILE can be downloaded; may be repeated
@@ -156,7 +157,7 @@ pub(crate) struct StatusArgs {}
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  dovetail agent --share --coordinator http://coordinator:7681
+  dovetail agent --share --coordinator http://10.0.0.1:7681
   dovetail --home /srv/dovetail agent --share --listen 10.0.0.7:7680 --upload-limit 20MB/s")]
 pub(crate) struct AgentArgs {
     /// Offer to peers what was downloaded and published; opens the port of --listen
@@ -204,6 +205,7 @@ Examples:
   dovetail origin /srv/files
   dovetail origin /srv/files --listen 127.0.0.1:0 --limit 20MB/s")]
 pub(crate) struct OriginArgs {
+    /// The folder; its subfolders are served, too
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
     /// Where to serve

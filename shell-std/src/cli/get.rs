@@ -272,6 +272,7 @@ fn alone<R: Runtime>(
     const GET: CallId = CallId(1);
     const STOP: CallId = CallId(2);
     const SHUTDOWN: CallId = CallId(3);
+    check_sources(args, &request)?;
     let config = env::agent_config(args.coordinator.as_deref(), &[], args.share, None)?;
     let output = request.output.clone();
     let mut options = Options::default();
@@ -303,6 +304,26 @@ fn alone<R: Runtime>(
         ControlFlow::Continue(())
     })?;
     result.unwrap_or_else(|| Err(interrupted(&output)))
+}
+
+/// Say at once what no patience can help.
+fn check_sources(args: &GetArgs, request: &GetRequest) -> Result<(), Failure> {
+    let named = match &request.metainfo {
+        Some(bytes) => Metainfo::parse(bytes).map_or(0, |metainfo| metainfo.urls.len()),
+        None => 0,
+    };
+    let web = !request.require_peers && named + request.urls.len() > 0;
+    if web || args.share || args.coordinator.is_some() || !request.peers.is_empty() {
+        return Ok(());
+    }
+    let what = format!("cannot download {}", request.output);
+    let why = if request.require_peers {
+        "peers are required, but none is named"
+    } else {
+        "nothing says where it is: the metainfo names no URL"
+    };
+    Err(Failure::new(FailureKind::Usage, what, why)
+        .remedy("name a URL, a --peer or a --coordinator"))
 }
 
 fn interrupted(output: &str) -> Failure {
