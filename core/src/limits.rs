@@ -225,6 +225,9 @@ pub const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Bytes of begun pieces one download holds in memory: what keeps an agent below 64 MiB.
 pub const OPEN_BYTES_MAX: u64 = 24 * 1024 * 1024;
 
+/// How long a neighbour's claims count while it gets no piece: longer than a slow origin takes for one.
+pub const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Neighbours that fetch from the origin at the same time; the others get it from them. Enough to fill
 /// the origin's line although each has gaps, few enough that each piece crosses it early and once.
 pub const ORIGIN_SEATS: usize = 4;

@@ -296,3 +296,173 @@ rows!(
     an_origin_that_vanishes Vanishes,
     an_origin_that_returns_late ReturnsLate
 );
+
+// --- the origin alone
+
+/// Download from an origin with these faults and nobody else, by URL and by metainfo.
+fn alone(
+    origin: impl Fn(FaultyOrigin) -> FaultyOrigin,
+    by_url: bool,
+) -> (Scene, Result<Report, Failure>) {
+    let mut world = World::new(1);
+    let content = world.content("image.bin", LENGTH as usize);
+    let good = FaultyOrigin::new(content.clone()).rate(RATE);
+    let mut scene = Scene::with(world, &content, origin(good), How::Ok);
+    scene.world.kill(scene.peer, Kill::Power);
+    let mut request = GetRequest {
+        output: FILE.into(),
+        ..GetRequest::default()
+    };
+    if by_url {
+        request.urls = vec![URL.into()];
+    } else {
+        request.metainfo = Some(scene.metainfo.encode().into());
+    }
+    let call = scene.world.command(scene.device, Command::Get(request));
+    let result = scene.result(call);
+    (scene, result)
+}
+
+/// It ends well both ways.
+fn alone_well(name: &str, wasted: u64, origin: impl Fn(FaultyOrigin) -> FaultyOrigin) {
+    for by_url in [true, false] {
+        let (mut scene, result) = alone(&origin, by_url);
+        let report = result.unwrap_or_else(|failure| {
+            scene.print_log();
+            panic!("{name}: {failure}")
+        });
+        println!("{name}: {report:?}");
+        scene.check_good(&report, 0..wasted + 1);
+    }
+}
+
+#[test]
+fn alone_with_an_origin_that_is_merely_odd() {
+    let to = "http://origin/elsewhere";
+    let redirect = |status| Fault::Redirect {
+        status,
+        to: to.into(),
+    };
+    let here = || When::Path("/image.bin".into());
+    for status in [301, 302, 303, 307, 308] {
+        alone_well("redirect", 0, |o| o.fault(here(), redirect(status)));
+    }
+    alone_well("slow head", 0, |o| {
+        let wait = MS * 5000;
+        o.fault(When::Requests(0..1), Fault::SlowHead { wait })
+    });
+    alone_well("no ranges", 0, |o| {
+        o.fault(When::Always, Fault::IgnoreRange)
+    });
+    alone_well("chunked", 0, |o| o.fault(When::Always, Fault::Chunked));
+    alone_well("no length", 0, |o| o.fault(When::Always, Fault::NoLength));
+    alone_well("no keep-alive", 0, |o| {
+        o.fault(When::Always, Fault::NoKeepAlive)
+    });
+    alone_well("no validators", 0, |o| {
+        o.fault(When::Always, Fault::NoValidators)
+    });
+    alone_well("overlong", MIB, |o| {
+        o.fault(When::Always, Fault::Overlong { extra: 999 })
+    });
+}
+
+#[test]
+fn alone_with_an_origin_that_fails_now_and_then() {
+    let cut = || Fault::Truncate {
+        after: 3 * MIB + 77,
+    };
+    alone_well("cut", MIB, |o| o.fault(When::Always, cut()));
+    let reset = || Fault::Reset { after: 2 * MIB };
+    alone_well("reset", MIB, |o| o.fault(When::Always, reset()));
+    // Without ranges all has to come again.
+    alone_well("cut, no ranges", LENGTH, |o| {
+        let o = o.fault(When::Requests(0..2), cut());
+        o.fault(When::Always, Fault::IgnoreRange)
+    });
+    let busy = |retry_after_s| Fault::Status {
+        status: 503,
+        retry_after_s,
+    };
+    alone_well("503", 0, |o| o.fault(When::Requests(0..2), busy(None)));
+    alone_well("503, retry after", 0, |o| {
+        o.fault(When::Requests(0..1), busy(Some(7)))
+    });
+    let stall = || Fault::Stall {
+        after: MIB,
+        span: None,
+    };
+    alone_well("stall", MIB, |o| o.fault(When::Requests(0..3), stall()));
+    alone_well("wrong place", MIB, |o| {
+        o.fault(When::Requests(1..2), Fault::WrongPlace { shift: 100 })
+    });
+    alone_well("garbage", MIB, |o| {
+        o.fault(When::Requests(1..2), Fault::Garbage)
+    });
+}
+
+#[test]
+fn a_retry_after_is_kept() {
+    let busy = Fault::Status {
+        status: 503,
+        retry_after_s: Some(9),
+    };
+    let (scene, result) = alone(|o| o.fault(When::Requests(0..1), busy.clone()), true);
+    assert!(result.unwrap().elapsed_us >= 9_000_000);
+    let requests = &scene.world.machine::<FaultyOrigin>(scene.origin).requests;
+    assert!(requests[1].at.since(requests[0].at) >= MS * 9000);
+}
+
+#[test]
+fn alone_with_an_origin_that_cannot_give_it() {
+    let here = || When::Path("/image.bin".into());
+    let to = |to: &str| Fault::Redirect {
+        status: 302,
+        to: to.into(),
+    };
+    let status = |status| Fault::Status {
+        status,
+        retry_after_s: None,
+    };
+    let faults = [
+        to(URL),
+        to("http://origin:81/image.bin"),
+        status(404),
+        status(403),
+        status(410),
+        status(503),
+        Fault::Garbage,
+    ];
+    for fault in faults {
+        for by_url in [true, false] {
+            let (mut scene, result) = alone(|o| o.fault(here(), fault.clone()), by_url);
+            let failure = result.expect_err("there is nothing to get");
+            println!("{fault:?}: {failure} after {:?}", scene.world.now());
+            assert_eq!(failure.kind, FailureKind::Unavailable, "{failure}");
+            assert!(failure.to_string().contains("http://origin"), "{failure}");
+            assert!(!scene.world.disk(scene.device).exists(FILE));
+            scene.world.run_for(MS * 3000);
+            assert_eq!(scene.world.outstanding(scene.device), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_changes_midway_is_begun_anew_or_refused() {
+    let other = World::new(2).content("other", LENGTH as usize);
+    // Requests are short enough that the change falls between two of them.
+    let change = |o: FaultyOrigin| {
+        let cut = Fault::Truncate { after: 2 * MIB };
+        let mut o = o.fault(When::Always, cut);
+        o.change_after(3 * MIB, other.clone());
+        o
+    };
+    let (mut scene, result) = alone(change, true);
+    scene.content = other.clone();
+    let report = result.unwrap();
+    scene.check_good(&report, 2 * MIB..5 * MIB);
+    assert!(scene.says("changed"));
+    let (mut scene, result) = alone(change, false);
+    assert_eq!(result.unwrap_err().kind, FailureKind::Mismatch);
+    assert!(!scene.world.disk(scene.device).exists(FILE));
+}

@@ -17,9 +17,10 @@ use dovetail_core::machine::{DiskErrorKind, Listener};
 use dovetail_core::rng::Rng;
 use dovetail_core::sim::origin::{Fault, FaultyOrigin, When};
 use dovetail_core::sim::{Call, DiskSpec, HostId, HostSpec, Kill, PowerCut, World, seeds};
+use std::sync::OnceLock;
 
-const LENGTH: u64 = 12 * MIB + 77;
-const RATE: u64 = 2_000_000;
+const LENGTH: u64 = 6 * MIB + 77;
+const RATE: u64 = 1_000_000;
 const PART: &str = "/data/image.bin.dovetail-part";
 const STATE: &str = "/data/image.bin.dovetail-state";
 const MS: Duration = Duration::from_millis(1);
@@ -42,14 +43,14 @@ impl Scene {
 
     fn with(seed: u64, config: AgentConfig, disk: DiskSpec) -> Self {
         let mut world = World::new(seed);
-        let content = world.content("image.bin", LENGTH as usize);
+        let (content, metainfo) = image();
+        let content = world.share(content);
         let spec = HostSpec::at("10.0.0.1").listen(Listener::Http, 80);
         let origin = FaultyOrigin::new(content.clone()).rate(RATE);
         let origin = world.host("origin", origin, spec);
         world.name("origin", origin);
         let agent = Agent::new(config.clone(), world.seed_for("device")).unwrap();
         let device = world.host("device", agent, HostSpec::at("10.0.0.2").disk(disk));
-        let metainfo = metainfo("image.bin", &content, &[URL]);
         Self {
             world,
             content,
@@ -164,6 +165,17 @@ impl Scene {
     }
 }
 
+/// The file of all scenes, made once.
+fn image() -> (Bytes, Metainfo) {
+    static IMAGE: OnceLock<(Bytes, Metainfo)> = OnceLock::new();
+    let make = || {
+        let content = World::new(1).content("image.bin", LENGTH as usize);
+        let metainfo = metainfo("image.bin", &content, &[URL]);
+        (content, metainfo)
+    };
+    IMAGE.get_or_init(make).clone()
+}
+
 /// What one kill may cost: what was not synced yet, what was in memory, what was on the line.
 const LOST_MAX: u64 = SYNC_AFTER_BYTES + OPEN_BYTES_MAX;
 
@@ -199,7 +211,7 @@ fn interrupted(scene: &mut Scene, request: &GetRequest, kills: &[(Duration, Kill
 
 #[test]
 fn a_kill_at_any_moment_costs_only_what_was_not_durable() {
-    // Syncs come every two seconds: 4 MB of 12.6 at this rate.
+    // The first piece is there after 1.1 s; written pieces are recorded 2 s later.
     for by_url in [false, true] {
         for how in [Kill::Process, Kill::Power] {
             for at_ms in [
@@ -213,11 +225,8 @@ fn a_kill_at_any_moment_costs_only_what_was_not_durable() {
                 };
                 let at = MS * at_ms as u32;
                 let report = interrupted(&mut scene, &request, &[(at, how)]);
-                let synced = (at_ms / 2010) * 2 * RATE * 9 / 10;
-                assert!(
-                    report.resumed >= synced.min(LENGTH * 9 / 10),
-                    "{at_ms} {how:?}: {report:?}"
-                );
+                let synced = at_ms.saturating_sub(1100) / 2300 * 2 * MIB;
+                assert!(report.resumed >= synced, "{at_ms} {how:?}: {report:?}");
                 let served = scene.served();
                 assert!(
                     served <= LENGTH + 2 * RATE + 2 * MIB,
@@ -264,7 +273,7 @@ fn killed_again_and_again_by_lot() {
             .collect();
         interrupted(&mut scene, &request, &kills);
         let served = scene.served();
-        let lost = LOST_MAX.min(2 * RATE + RATE / 2 + 2 * MIB) * kills.len() as u64;
+        let lost = LOST_MAX.min(4 * RATE + MIB) * kills.len() as u64;
         assert!(
             served <= LENGTH + lost,
             "seed {seed}: {served} after {kills:?}"
@@ -315,7 +324,7 @@ fn an_agent_that_shares_resumes_too() {
     };
     let mut scene = Scene::with(1, config, DiskSpec::default());
     let request = scene.by_metainfo();
-    let report = interrupted(&mut scene, &request, &[(MS * 3000, Kill::Process)]);
+    let report = interrupted(&mut scene, &request, &[(MS * 3500, Kill::Process)]);
     assert!(report.resumed >= RATE);
 }
 
@@ -419,7 +428,7 @@ fn what_is_overwritten_stands_until_the_new_file_is_whole() {
         ..scene.by_metainfo()
     };
     scene.start(&request);
-    scene.world.run_for(MS * 3000);
+    scene.world.run_for(MS * 4000);
     scene.world.kill(scene.device, Kill::Power);
     assert!(scene.disk().holds(FILE, &mine));
     scene.restart();
@@ -456,7 +465,7 @@ fn a_damaged_part_file_is_fetched_again_where_it_is_damaged() {
     scene.disk().put(PART, part.into());
     let before = scene.served();
     let report = scene.good(&request);
-    assert!(report.resumed >= 5 * MIB, "{report:?}");
+    assert!(report.resumed >= 2 * MIB, "{report:?}");
     assert!(scene.served() - before <= LENGTH - report.resumed + MIB);
 }
 

@@ -5,7 +5,7 @@
 //! `RUSTC_BOOTSTRAP=1`); and any body can be called from a debugger.
 //!
 //! Two kinds of bodies. Decoders (`wire`, `handshake`, `bencode`, `metainfo`): no panic, and what is accepted
-//! is written again as it came (`http_head`: is understood alike however it is cut). Interpreters of operations (`merkle`): bytes become operations by
+//! is written again as it came (`http_head`: is understood alike however it is cut). Interpreters of operations (`merkle`, `session_ops`, `picker_ops`): bytes become operations by
 //! `arbitrary`, checked against what must hold or against a naive model.
 //!
 //! To add one: the function in a module of its subject, a line in [`BODIES`], a target of three lines, its
@@ -17,6 +17,8 @@
 
 pub mod content;
 pub mod http;
+pub mod picker;
+pub mod session;
 pub mod wire;
 
 /// A body: any bytes are legal input.
@@ -30,4 +32,6 @@ pub const BODIES: &[(&str, Body)] = &[
     ("metainfo", content::metainfo),
     ("merkle", content::merkle),
     ("http_head", http::heads),
+    ("session_ops", session::ops),
+    ("picker_ops", picker::ops),
 ];

@@ -488,10 +488,10 @@ impl Swarm {
                     if let Some(peer) = self.peers.get_mut(&source) {
                         peer.has.insert(piece);
                     }
-                    self.with_job(c, |job, _| job.peer_has(source, piece));
+                    self.with_job(c, |job, a| job.peer_has(a.now.mono, source, piece));
                 }
                 SessionEvent::Claim { pieces, on } => {
-                    self.with_job(c, |job, _| job.peer_claims(source, &pieces, on));
+                    self.with_job(c, |job, a| job.peer_claims(a.now.mono, source, &pieces, on));
                 }
                 SessionEvent::Choked { released } | SessionEvent::Stalled { released } => {
                     self.with_job(c, |job, _| job.released(source, &released));

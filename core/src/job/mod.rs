@@ -113,6 +113,8 @@ pub struct Job {
     catching_up: bool,
     /// Pieces we have told the neighbours we fetch.
     claimed: BTreeSet<u32>,
+    /// Neighbours that claim pieces, and when each last said that it has one.
+    claimants: BTreeMap<SourceId, Mono>,
     /// Peers hold what we lack and do not deliver enough, since then.
     short_since: Option<Mono>,
 }
@@ -172,6 +174,7 @@ impl Job {
             writing: 0,
             catching_up: false,
             claimed: BTreeSet::new(),
+            claimants: BTreeMap::new(),
             short_since: None,
             sharing: false,
             request,
@@ -628,6 +631,7 @@ impl Job {
         match self.phase {
             Phase::Running => {
                 self.note_shortage(a);
+                self.expire_claims(a.now.mono);
                 self.top_up_web(a);
                 self.top_up_peers(a);
                 self.catch_up_flat(a);

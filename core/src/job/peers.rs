@@ -4,7 +4,9 @@ use super::assembly::blocks_of;
 use super::{Around, Job, JobEvent, Phase, Sessions};
 use crate::content::{Bitfield, Digest, HashRequest, Run};
 use crate::ids::SourceId;
-use crate::limits::{ORIGIN_SEATS, PEERS_ENOUGH_BYTES_PER_S, PEERS_SHORT_FOR, PIPELINE_BLOCKS_MIN};
+use crate::limits::{
+    CLAIM_PATIENCE, ORIGIN_SEATS, PEERS_ENOUGH_BYTES_PER_S, PEERS_SHORT_FOR, PIPELINE_BLOCKS_MIN,
+};
 use crate::picker::{Picker, Reach, Took};
 use crate::stats::SourceClass;
 use crate::time::Mono;
@@ -28,7 +30,20 @@ impl Job {
         self.learn_hashes(a);
     }
 
+    /// Claims that nothing came of for long no longer keep anybody away.
+    pub(super) fn expire_claims(&mut self, now: Mono) {
+        let Some(picker) = &mut self.picker else {
+            return;
+        };
+        for (source, heard) in &self.claimants {
+            if *heard + CLAIM_PATIENCE <= now {
+                picker.unclaim_all(*source);
+            }
+        }
+    }
+
     pub fn remove_peer(&mut self, source: SourceId) {
+        self.claimants.remove(&source);
         if let Some(picker) = &mut self.picker {
             picker.remove_source(source);
         }
@@ -46,13 +61,21 @@ impl Job {
         }
     }
 
-    pub fn peer_has(&mut self, source: SourceId, piece: u32) {
+    pub fn peer_has(&mut self, now: Mono, source: SourceId, piece: u32) {
+        if let Some(heard) = self.claimants.get_mut(&source) {
+            *heard = now;
+        }
         if let Some(picker) = &mut self.picker {
             picker.peer_has(source, piece);
         }
     }
 
-    pub fn peer_claims(&mut self, source: SourceId, pieces: &[u32], on: bool) {
+    /// What a neighbour says it is fetching, or no longer is. One that claims and never has is not believed.
+    pub fn peer_claims(&mut self, now: Mono, source: SourceId, pieces: &[u32], on: bool) {
+        let heard = *self.claimants.entry(source).or_insert(now);
+        if on && heard + CLAIM_PATIENCE <= now {
+            return;
+        }
         if let Some(picker) = &mut self.picker {
             for piece in pieces {
                 if on {

@@ -88,6 +88,9 @@ impl Partial {
         max_blocks: u32,
         fits: impl Fn(&Slot) -> bool,
     ) -> Option<Run> {
+        if max_blocks == 0 {
+            return None;
+        }
         let first = self.blocks.iter().position(&fits)?;
         let mut count = 0;
         for slot in self.blocks.iter_mut().skip(first) {

@@ -1020,3 +1020,6 @@ impl fmt::Display for PeerFault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
