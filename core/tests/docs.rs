@@ -1,4 +1,8 @@
 //! The documents say what the code does: `docs/exit-codes.md` and `docs/json.md`.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set its scene must fail"
+)]
 
 use dovetail_core::api::{GET_TARGET, Line, SHARE_TARGET, STOP_TARGET, parse_request};
 use dovetail_core::failure::FailureKind;

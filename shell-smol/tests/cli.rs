@@ -2,13 +2,17 @@
 //! program.
 //!
 //! The help texts are in `tests/help/`; `UPDATE_HELP=1 cargo test -p dovetail-smol --test cli` writes them anew.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set its scene must fail"
+)]
 
 mod program;
 
 use dovetail_core::api::{Line, LogLevel, VerifiedBy};
 use dovetail_core::content::Digest;
 use dovetail_core::failure::FailureKind;
-use program::{Ended, Folder, becomes, code};
+use program::{Ended, Folder, PROGRAM, becomes, code};
 use rustix::process::Signal;
 use std::fs;
 use std::net::TcpListener;
@@ -697,7 +701,7 @@ fn a_full_disk_is_said_and_nothing_half_done_takes_the_name() {
                   code=$?; ls small; exit $code";
     let mut command = std::process::Command::new("unshare");
     command
-        .args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_dovetail")])
+        .args(["-rm", "sh", "-c", script, PROGRAM])
         .arg(format!("{url}/a"))
         .env("DOVETAIL_HOME", folder.join("home"))
         .current_dir(folder.path());

@@ -1,4 +1,8 @@
 //! `dovetail demo`, as real processes: what it shows, and that it leaves nothing behind.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set its scene must fail"
+)]
 
 mod program;
 

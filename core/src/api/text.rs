@@ -113,7 +113,7 @@ pub struct Span(pub Duration);
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tenths = (self.0.as_millis() + 50) / 100;
-        if tenths < 100 && tenths % 10 != 0 {
+        if tenths < 100 && !tenths.is_multiple_of(10) {
             return write!(f, "{}.{} s", tenths / 10, tenths % 10);
         }
         let s = (self.0.as_millis() + 500) / 1000;

@@ -4,6 +4,10 @@
     unreachable_pub,
     reason = "each test binary uses its own part of what is shared"
 )]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set its scene must fail"
+)]
 
 use dovetail_core::api::Line;
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,6 +18,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+/// The program of the package that these tests are built for.
+pub const PROGRAM: &str = match (
+    option_env!("CARGO_BIN_EXE_dovetail"),
+    option_env!("CARGO_BIN_EXE_dovetail-std"),
+) {
+    (Some(program), _) | (None, Some(program)) => program,
+    (None, None) => panic!("cargo builds tests of a package after its program"),
+};
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,7 +69,7 @@ impl Folder {
 
     /// The program, at home in this folder, without anything of the environment that could matter.
     pub fn dovetail(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dovetail"));
+        let mut command = Command::new(PROGRAM);
         for variable in [
             "http_proxy",
             "https_proxy",
