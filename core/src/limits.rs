@@ -179,8 +179,10 @@ pub const SWARMS_LISTED_MAX: usize = 100;
 
 // --- job and agent
 
-/// Requests outstanding at one peer: enough to start a cold connection, and at most 8 MiB.
+/// Requests outstanding at one peer: enough to start a cold connection (for our own peers one piece, which
+/// they send in one go), and at most 8 MiB.
 pub const PIPELINE_BLOCKS_MIN: u32 = 16;
+pub const PIPELINE_BLOCKS_MIN_RANGED: u32 = 64;
 pub const PIPELINE_BLOCKS_MAX: u32 = 512;
 
 /// Added to a peer's fastest answer time when sizing its pipeline: its scheduling, disk and other peers.
@@ -232,12 +234,24 @@ pub const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
 /// the origin's line although each has gaps, few enough that each piece crosses it early and once.
 pub const ORIGIN_SEATS: usize = 4;
 
+/// What one peer will not deliver within this is given to another that has nothing to do.
+pub const STEAL_WAIT: Duration = Duration::from_millis(150);
+
+/// Blocks stolen at a time from a peer's queue: 256 KiB.
+pub const STEAL_BLOCKS: u32 = 16;
+
+/// A free seat is taken after a random part of this for each neighbour, so that the first to take it is heard
+/// before the others do; a fetcher keeps its seat for a moment when it has nothing to fetch.
+pub const SEAT_LOT: Duration = Duration::from_millis(20);
+pub const SEAT_KEPT: Duration = Duration::from_millis(500);
+
 /// Below this rate, peers that hold what we lack are not enough and HTTP tops up
 /// (`DOMinBackgroundQoS`, shipped value 2500 KB/s).
 pub const PEERS_ENOUGH_BYTES_PER_S: u64 = 2_500 * 1024;
 
-/// ... once it has lasted this long.
+/// ... once it has lasted this long; longer while neighbours are fetching from the same origin.
 pub const PEERS_SHORT_FOR: Duration = Duration::from_secs(3);
+pub const PEERS_SHORT_FOR_WITH_FETCHERS: Duration = Duration::from_secs(20);
 
 /// Connections to one origin, opened one by one while each proves faster.
 pub const WEB_CONNECTIONS_MAX: u8 = 4;
@@ -245,12 +259,26 @@ pub const WEB_CONNECTIONS_MAX: u8 = 4;
 /// Pieces of an origin that do not match before it is given up: its file is another one.
 pub const WEB_BLAMES_MAX: u32 = 3;
 
-/// Peers of one content served at a time.
-pub const UPLOAD_PEERS: usize = 5;
+/// Peers of one content served at a time while others wait: few, so that those who wait can ask whoever was
+/// served before them.
+pub const UPLOAD_PEERS: usize = 4;
 
-/// A place at the server nobody uses for this long goes to somebody who waits; a used one after this long.
+/// Peers of one content unchoked at a time, most of them idle.
+pub const UPLOAD_PLACES: usize = 24;
+
+/// A peer that was just unchoked counts as being served until its first request can be here: two round trips
+/// and this, or at most that.
+pub const UPLOAD_THINKING: Duration = Duration::from_millis(10);
+pub const UPLOAD_GRACE: Duration = Duration::from_millis(300);
+
+/// When all places are taken: an idle one goes to somebody who waits after this long, a used one after this.
 pub const UPLOAD_UNUSED: Duration = Duration::from_millis(500);
 pub const UPLOAD_ROTATION: Duration = Duration::from_secs(10);
+
+/// What lies in send buffers for all peers of one content together, at least, and in time at the measured
+/// upload rate: little, so that pieces leave one after the other and can be passed on early.
+pub const UPLOAD_WINDOW_MIN: u64 = 1024 * 1024;
+pub const UPLOAD_WINDOW: Duration = Duration::from_millis(100);
 
 /// Bytes being read from disk for peers of one content.
 pub const UPLOADS_READING_MAX: u64 = 8 * 1024 * 1024;

@@ -95,3 +95,23 @@ fn a_hundred_agents_come_near_the_bound() {
     let (ratio, _) = hundred(1);
     assert!(ratio <= 1.5, "{ratio}");
 }
+
+#[test]
+#[ignore = "for tuning"]
+fn thirty() {
+    let rate = 12_500_000;
+    let mut fleet = Fleet::new(1, 64 * MIB, rate);
+    fleet.world.check_every = 0;
+    fleet.world.without_journal();
+    fleet.links = dovetail_core::sim::LinkSpec::rate(rate);
+    fleet.agents(30);
+    fleet.all_get();
+    fleet.finish(20 * MINUTE);
+    let reports = fleet.check_outputs();
+    let last = reports.iter().map(|r| r.elapsed_us).max().unwrap() as f64 / 1e6;
+    println!(
+        "last {last:.1} s, {:.2} x the bound, {:.2} copies",
+        last / mundinger_s(64 * MIB, rate, 30),
+        fleet.origin_copies(&reports)
+    );
+}

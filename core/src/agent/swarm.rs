@@ -12,7 +12,9 @@ use crate::content::{Bitfield, HashDone, InfoHash, Metainfo, PieceLayer};
 use crate::failure::Failure;
 use crate::ids::{CallId, JobId, OpId, SourceId, StreamId};
 use crate::job::{Around, Job, JobConfig, JobEvent, Sessions, Storage, StorageEvent, is_job_read};
-use crate::limits::{BLAMES_MAX, DIALS_AT_ONCE, REDIAL_AFTER_MAX, SESSIONS_PER_CONTENT_MAX};
+use crate::limits::{
+    BLAMES_MAX, DIALS_AT_ONCE, PEER_STALL, REDIAL_AFTER_MAX, SESSIONS_PER_CONTENT_MAX,
+};
 use crate::machine::{DiskDone, DiskError, Effects, Endpoint, Host, Input};
 use crate::rng::Rng;
 use crate::serve::Serve;
@@ -48,6 +50,10 @@ pub(super) struct Swarm {
     streams: BTreeMap<StreamId, SourceId>,
     candidates: Candidates,
     last_source: u64,
+    /// There may be somebody to dial.
+    dial_soon: bool,
+    /// No session has a deadline before this.
+    wake: Option<Deadline>,
     /// Bytes sent on connections that are closed.
     sent_before: u64,
 }
@@ -149,6 +155,8 @@ impl Swarm {
             streams: BTreeMap::new(),
             candidates: Candidates::default(),
             last_source: PEER_SOURCES,
+            dial_soon: false,
+            wake: None,
         }
     }
 
@@ -280,7 +288,9 @@ impl Swarm {
             self.settle_session(source, events, c);
         }
         self.storage.on_tick(c.now.mono, c.fx);
+        self.dial_soon = true;
         self.with_job(c, Job::on_tick);
+        self.wake = None;
         self.top_up(c);
     }
 
@@ -299,11 +309,14 @@ impl Swarm {
         } else {
             None
         };
-        let own = [job, dial, self.storage.deadline(), self.serve.deadline()];
-        let sessions = self.sessions.values().map(Session::deadline);
-        own.into_iter()
-            .chain(sessions)
-            .fold(None, Deadline::earlier)
+        let own = [
+            job,
+            dial,
+            self.storage.deadline(),
+            self.serve.deadline(),
+            self.wake,
+        ];
+        own.into_iter().fold(None, Deadline::earlier)
     }
 
     /// No peers, no file.
@@ -333,6 +346,7 @@ impl Swarm {
         for (addr, class) in peers {
             self.candidates.add(addr, class);
         }
+        self.dial_soon = true;
         self.top_up(c);
     }
 
@@ -392,6 +406,7 @@ impl Swarm {
     fn on_session_closed(&mut self, source: SourceId, stream: StreamId, c: &mut Context<'_>) {
         self.streams.remove(&stream);
         self.serve.forget(source);
+        self.dial_soon = true;
         if let Some(mut session) = self.sessions.remove(&source) {
             self.sent_before += session.sent_bytes();
             let unfinished = session.unfinished_bytes();
@@ -436,6 +451,7 @@ impl Swarm {
             peer.has = Bitfield::empty(metainfo.geometry.pieces());
             self.candidates.opened(peer.addr);
         }
+        self.dial_soon = true;
         let mut events = Vec::new();
         let nothing = Bitfield::empty(metainfo.geometry.pieces());
         let offered = if self.me.share { &self.have } else { &nothing };
@@ -515,10 +531,9 @@ impl Swarm {
                     self.with_job(c, |job, a| job.on_hashes(source, &request, &hashes, a));
                 }
                 SessionEvent::Fault(fault) => self.on_fault(source, &fault, c),
-                SessionEvent::Unchoked
-                | SessionEvent::Interested(_)
-                | SessionEvent::Asked
-                | SessionEvent::HashesRejected(_) => {}
+                SessionEvent::Unchoked => self.with_job(c, |job, _| job.unchoked(source)),
+                SessionEvent::Interested(_) => self.serve.changed(),
+                SessionEvent::Asked | SessionEvent::HashesRejected(_) => {}
             }
         }
     }
@@ -589,6 +604,7 @@ impl Swarm {
                     self.layer = metainfo.layer.clone();
                     c.ev.push(SwarmEvent::Identified(metainfo.info_hash));
                     self.metainfo = Some(metainfo);
+                    self.dial_soon = true;
                 }
                 JobEvent::Layer(layer) => self.layer = Some(layer),
                 JobEvent::Have(piece) => self.on_good_piece(piece, c),
@@ -639,10 +655,26 @@ impl Swarm {
 
     fn top_up(&mut self, c: &mut Context<'_>) {
         self.with_job(c, Job::top_up);
-        self.dial(c);
+        if core::mem::take(&mut self.dial_soon) {
+            self.dial(c);
+        }
+        self.set_wake(c.now.mono);
         if self.me.share && self.metainfo.is_some() {
             self.serve.rechoke(c.now.mono, &mut self.sessions, c.fx);
         }
+    }
+
+    /// Looking at every session after every input would cost more than waking a little early.
+    fn set_wake(&mut self, now: Mono) {
+        let first = || {
+            self.sessions
+                .values()
+                .map(Session::deadline)
+                .fold(None, Deadline::earlier)
+        };
+        let asked_just_now =
+            (!self.sessions.is_empty()).then(|| Deadline::new(now + PEER_STALL, "peer stall"));
+        self.wake = Deadline::earlier(self.wake.or_else(first), asked_just_now);
     }
 
     /// Start reads for peers, one content after the other being asked; true if one was started.

@@ -117,6 +117,19 @@ pub struct Job {
     claimants: BTreeMap<SourceId, Mono>,
     /// Peers hold what we lack and do not deliver enough, since then.
     short_since: Option<Mono>,
+    /// When to take the free seat at the origin.
+    seat_at: Option<Mono>,
+    stale: Stale,
+}
+
+/// Which sources may have become able to take more work since the last top-up: looking at all of them at
+/// every input would cost more than the work itself.
+#[derive(Debug, Default)]
+struct Stale {
+    /// Pieces, memory or rate became free.
+    all: bool,
+    peers: BTreeSet<SourceId>,
+    web: bool,
 }
 
 #[derive(Debug)]
@@ -176,6 +189,8 @@ impl Job {
             claimed: BTreeSet::new(),
             claimants: BTreeMap::new(),
             short_since: None,
+            seat_at: None,
+            stale: Stale::default(),
             sharing: false,
             request,
         };
@@ -245,6 +260,7 @@ impl Job {
 
     /// The coordinator's answer to the lookup.
     pub fn on_record(&mut self, answer: Lookup, a: &mut Around<'_>) {
+        self.stale.all = true;
         if !matches!(self.phase, Phase::Identifying { .. }) {
             return;
         }
@@ -387,6 +403,7 @@ impl Job {
     // --- the disk
 
     pub fn on_storage(&mut self, event: StorageEvent, a: &mut Around<'_>) {
+        self.stale.all = true;
         match event {
             StorageEvent::Opened { resume, .. } => {
                 self.found = resume;
@@ -498,6 +515,7 @@ impl Job {
     }
 
     pub fn on_hashed(&mut self, op: OpId, done: HashDone, a: &mut Around<'_>) {
+        self.stale.all = true;
         match self.verifier.on_hashed(op, done) {
             Some(Verdict::Good {
                 piece,
@@ -530,6 +548,7 @@ impl Job {
     // --- time
 
     pub fn on_tick(&mut self, a: &mut Around<'_>) {
+        self.stale.all = true;
         let mono = a.now.mono;
         if let Phase::Identifying { until } = self.phase
             && until <= mono
@@ -562,7 +581,13 @@ impl Job {
         let limit = (self.limit.is_limited() && self.is_transferring())
             .then(|| Deadline::new(self.limit.ready_at(), "download rate limit"))
             .filter(|limit| limit.at > now);
-        Deadline::earlier(Deadline::earlier(own, web), limit)
+        let seat = self
+            .seat_at
+            .filter(|at| *at > now)
+            .map(|at| Deadline::new(at, "take a seat at the origin"));
+        [own, web, limit, seat]
+            .into_iter()
+            .fold(None, Deadline::earlier)
     }
 
     fn is_transferring(&self) -> bool {
@@ -597,6 +622,7 @@ impl Job {
 
     /// HTTP may begin a little after the peers were named, so that their claims are heard first.
     pub fn on_peers_named(&mut self, now: Mono, count: usize) {
+        self.stale.web = true;
         let wait = if count == 0 {
             0
         } else {
@@ -609,6 +635,7 @@ impl Job {
 
     /// The coordinator cannot name any: do not wait for peers.
     pub fn on_no_coordinator(&mut self, a: &mut Around<'_>) {
+        self.stale.all = true;
         self.web.allow_from(a.now.mono);
         if matches!(self.phase, Phase::Identifying { .. }) {
             self.probe(a);
@@ -630,12 +657,17 @@ impl Job {
     fn hand_out(&mut self, a: &mut Around<'_>) {
         match self.phase {
             Phase::Running => {
-                self.note_shortage(a);
-                self.expire_claims(a.now.mono);
-                self.top_up_web(a);
-                self.top_up_peers(a);
-                self.catch_up_flat(a);
-                self.finish_if_complete(a);
+                let stale = core::mem::take(&mut self.stale);
+                if stale.all || stale.web {
+                    self.note_shortage(a);
+                    self.expire_claims(a.now.mono);
+                    self.top_up_web(a);
+                }
+                self.top_up_peers(&stale, a);
+                if stale.all {
+                    self.catch_up_flat(a);
+                    self.finish_if_complete(a);
+                }
             }
             Phase::Probing | Phase::Streaming(_) => self.top_up_web(a),
             _ => {}

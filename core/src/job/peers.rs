@@ -1,11 +1,12 @@
 //! The job's dealings with peers: what is asked of whom, what they deliver.
 
 use super::assembly::blocks_of;
-use super::{Around, Job, JobEvent, Phase, Sessions};
+use super::{Around, Job, JobEvent, Phase, Sessions, Stale};
 use crate::content::{Bitfield, Digest, HashRequest, Run};
 use crate::ids::SourceId;
 use crate::limits::{
-    CLAIM_PATIENCE, ORIGIN_SEATS, PEERS_ENOUGH_BYTES_PER_S, PEERS_SHORT_FOR, PIPELINE_BLOCKS_MIN,
+    CLAIM_PATIENCE, ORIGIN_SEATS, PEERS_ENOUGH_BYTES_PER_S, PEERS_SHORT_FOR,
+    PEERS_SHORT_FOR_WITH_FETCHERS, PIPELINE_BLOCKS_MIN, SEAT_LOT, STEAL_BLOCKS, STEAL_WAIT,
 };
 use crate::picker::{Picker, Reach, Took};
 use crate::stats::SourceClass;
@@ -13,12 +14,14 @@ use crate::time::Mono;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::time::Duration;
 
 pub(super) use crate::limits::OPEN_BYTES_MAX;
 
 impl Job {
     /// A peer of this content is connected.
     pub fn add_peer(&mut self, source: SourceId, class: SourceClass, a: &mut Around<'_>) {
+        self.stale.all = true;
         self.tally.know(source, class);
         if let Some(picker) = &mut self.picker {
             picker.add_peer(source);
@@ -44,24 +47,28 @@ impl Job {
 
     pub fn remove_peer(&mut self, source: SourceId) {
         self.claimants.remove(&source);
+        self.stale.all = true;
         if let Some(picker) = &mut self.picker {
             picker.remove_source(source);
         }
     }
 
     pub fn peer_has_all(&mut self, source: SourceId) {
+        self.stale.peers.insert(source);
         if let Some(picker) = &mut self.picker {
             picker.peer_has_all(source);
         }
     }
 
     pub fn peer_has_set(&mut self, source: SourceId, have: &Bitfield) {
+        self.stale.peers.insert(source);
         if let Some(picker) = &mut self.picker {
             picker.peer_has_set(source, have);
         }
     }
 
     pub fn peer_has(&mut self, now: Mono, source: SourceId, piece: u32) {
+        self.stale.peers.insert(source);
         if let Some(heard) = self.claimants.get_mut(&source) {
             *heard = now;
         }
@@ -72,6 +79,8 @@ impl Job {
 
     /// What a neighbour says it is fetching, or no longer is. One that claims and never has is not believed.
     pub fn peer_claims(&mut self, now: Mono, source: SourceId, pieces: &[u32], on: bool) {
+        self.stale.web = true;
+        self.stale.peers.insert(source);
         let heard = *self.claimants.entry(source).or_insert(now);
         if on && heard + CLAIM_PATIENCE <= now {
             return;
@@ -92,8 +101,14 @@ impl Job {
         self.tally.waste(bytes);
     }
 
+    /// A peer may be asked now.
+    pub fn unchoked(&mut self, source: SourceId) {
+        self.stale.peers.insert(source);
+    }
+
     /// Runs a peer will not deliver: choked, stalled, rejected, gone.
     pub fn released(&mut self, source: SourceId, runs: &[Run]) {
+        self.stale.all = true;
         if let Some(picker) = &mut self.picker {
             runs.iter().for_each(|run| picker.release(source, *run));
         }
@@ -101,6 +116,7 @@ impl Job {
 
     /// A run from a peer.
     pub fn on_data(&mut self, source: SourceId, run: Run, data: Vec<Bytes>, a: &mut Around<'_>) {
+        self.stale.peers.insert(source);
         let Some(geometry) = self.picker.as_ref().map(|p| *p.geometry()) else {
             return;
         };
@@ -138,28 +154,42 @@ impl Job {
 
     // --- asking
 
-    pub(super) fn top_up_peers(&mut self, a: &mut Around<'_>) {
+    pub(super) fn top_up_peers(&mut self, stale: &Stale, a: &mut Around<'_>) {
         if self.learning.is_some() || self.limit.available(a.now.mono) == 0 {
             return;
         }
+        if stale.all {
+            let ids: Vec<SourceId> = a.sessions.keys().copied().collect();
+            ids.into_iter()
+                .for_each(|source| self.top_up_peer(source, a));
+        } else {
+            stale
+                .peers
+                .iter()
+                .for_each(|source| self.top_up_peer(*source, a));
+        }
+    }
+
+    fn top_up_peer(&mut self, source: SourceId, a: &mut Around<'_>) {
         let mono = a.now.mono;
-        let ids: Vec<SourceId> = a.sessions.keys().copied().collect();
-        for source in ids {
-            let Some(picker) = &self.picker else { return };
-            let wants = picker.wants(source);
-            let Some(session) = a.sessions.get_mut(&source) else {
-                continue;
-            };
-            session.set_interested(mono, wants, a.fx);
-            let room = session.room(mono);
-            let least = if session.speaks_ranges() {
-                PIPELINE_BLOCKS_MIN / 2
-            } else {
-                1
-            };
-            if wants && room > 0 && (room >= least || session.outstanding_blocks() == 0) {
-                self.ask(source, room, a);
-            }
+        let Some(picker) = &self.picker else { return };
+        let wants = picker.wants(source);
+        let Some(session) = a.sessions.get_mut(&source) else {
+            return;
+        };
+        session.set_interested(mono, wants, a.fx);
+        if !wants {
+            return;
+        }
+        let room = session.room(mono);
+        // Ranges are asked for in worthwhile lengths, not one per block that comes in.
+        let least = if session.speaks_ranges() {
+            RANGE_BLOCKS_LEAST
+        } else {
+            1
+        };
+        if room >= least || (room > 0 && session.outstanding_blocks() == 0) {
+            self.ask(source, room, a);
         }
     }
 
@@ -181,7 +211,9 @@ impl Job {
             } else {
                 picker.pick(source, room, reach)
             };
-            let run = run.or_else(|| pick_duplicate(picker, source, room, a.sessions, a.now.mono));
+            let run = run
+                .or_else(|| steal(picker, source, room, a))
+                .or_else(|| pick_duplicate(picker, source, room, a.sessions, a.now.mono));
             let Some(run) = run else { break };
             if picker.is_scarce(run.piece) && self.claimed.insert(run.piece) {
                 scarce.push(run.piece);
@@ -219,29 +251,44 @@ impl Job {
     }
 
     /// What HTTP may fetch now, given what peers do.
-    pub(super) fn http_reach(
-        &self,
-        now: Mono,
-        sessions: &Sessions,
-        fetching: bool,
-    ) -> Option<Reach> {
+    pub(super) fn http_reach(&mut self, now: Mono, sessions: &Sessions) -> Option<Reach> {
         let Some(picker) = &self.picker else {
             return Some(Reach::Any);
         };
-        let peers = sessions.values().filter(|s| s.is_open()).count();
+        let peers = sessions.values().filter(|s| s.is_open()).count() as u32;
         if peers == 0 || self.metainfo.is_none() {
             return Some(Reach::Any);
         }
+        // While neighbours fetch for all of us, their origin is what is slow: more askers would not help it.
+        let seats_taken = picker.claimants() >= ORIGIN_SEATS;
+        let patience = if seats_taken {
+            PEERS_SHORT_FOR_WITH_FETCHERS
+        } else {
+            PEERS_SHORT_FOR
+        };
         // Neighbours that claim pieces and deliver nothing are not waited for.
-        let idle = now.since(self.last_progress) >= PEERS_SHORT_FOR;
+        let idle = now.since(self.last_progress) >= patience;
         if idle
             || self
                 .short_since
-                .is_some_and(|since| since + PEERS_SHORT_FOR <= now)
+                .is_some_and(|since| since + patience <= now)
         {
             return Some(Reach::Any);
         }
-        (fetching || picker.claimants() < ORIGIN_SEATS).then_some(Reach::Scarce)
+        if self.web.is_fetching(now) {
+            return Some(Reach::Scarce);
+        }
+        if seats_taken {
+            self.seat_at = None;
+            return None;
+        }
+        // Everybody sees a free seat at the same time: each waits its lot, and whoever is first says so.
+        let lot = SEAT_LOT * peers;
+        let rng = &mut self.rng;
+        let at = *self
+            .seat_at
+            .get_or_insert_with(|| now + Duration::from_micros(rng.below(lot.as_micros() as u64)));
+        (at <= now).then_some(Reach::Scarce)
     }
 
     // --- a metainfo without its piece layer
@@ -293,7 +340,31 @@ impl Job {
     }
 }
 
-/// Ask a second source for the last blocks, if the first would take more than twice as long.
+/// Take over what another peer would deliver last, if this one has nothing to do meanwhile.
+fn steal(picker: &mut Picker, source: SourceId, room: u32, a: &mut Around<'_>) -> Option<Run> {
+    let now = a.now.mono;
+    let mine = a.sessions.get_mut(&source)?.expected_wait(now);
+    let (wait, victim) = a
+        .sessions
+        .iter_mut()
+        .filter(|(id, _)| **id != source)
+        .map(|(id, session)| (session.expected_wait(now), *id))
+        .max()?;
+    if wait < STEAL_WAIT || wait < mine * 2 {
+        return None;
+    }
+    let run = a
+        .sessions
+        .get(&victim)?
+        .last_asked(room.min(STEAL_BLOCKS))?;
+    if picker.peer_lacks(source, run.piece) || !picker.hand_over(victim, source, run) {
+        return None;
+    }
+    a.sessions.get_mut(&victim)?.cancel_run(now, run, a.fx);
+    Some(run)
+}
+
+/// Ask a second source for the last blocks, if nothing else is left and the first would take much longer.
 fn pick_duplicate(
     picker: &mut Picker,
     source: SourceId,
@@ -301,23 +372,27 @@ fn pick_duplicate(
     sessions: &mut Sessions,
     now: Mono,
 ) -> Option<Run> {
-    let rates: BTreeMap<SourceId, u64> = sessions
+    if !picker.is_end_game() {
+        return None;
+    }
+    let wait_us: BTreeMap<SourceId, u64> = sessions
         .iter_mut()
-        .map(|(id, s)| {
-            (
-                *id,
-                s.rate_bytes_per_s(now) / u64::from(s.outstanding_blocks().max(1)),
-            )
-        })
+        .map(|(id, s)| (*id, s.expected_wait(now).as_micros() as u64))
         .collect();
-    let mine = rates.get(&source).copied().unwrap_or(0);
+    let mine = wait_us.get(&source).copied().unwrap_or(0);
     let slow = |other: SourceId| {
-        rates
+        wait_us
             .get(&other)
-            .is_some_and(|theirs| theirs.saturating_mul(2) < mine)
+            .is_some_and(|theirs| *theirs > END_GAME_WAIT_US && *theirs > mine.saturating_mul(4))
     };
     picker.pick_duplicate(source, room.min(END_GAME_BLOCKS), slow)
 }
+
+/// Blocks that come sooner than this are not worth asking for twice.
+const END_GAME_WAIT_US: u64 = 500_000;
+
+/// The shortest range worth asking for while others are under way: 256 KiB.
+const RANGE_BLOCKS_LEAST: u32 = 16;
 
 /// Blocks asked twice at a time: an end game costs at most this much per source.
 const END_GAME_BLOCKS: u32 = 4;

@@ -7,7 +7,7 @@ use crate::content::{Bitfield, Geometry};
 use crate::failure::Failure;
 use crate::http::{Known, Lane, Proxies, Url, Validator, WebConfig, WebEvent, WebSource};
 use crate::ids::{SourceId, StreamId};
-use crate::limits::{OPEN_BYTES_MAX, WEB_BLAMES_MAX, WEB_CONNECTIONS_MAX};
+use crate::limits::{OPEN_BYTES_MAX, SEAT_KEPT, WEB_BLAMES_MAX, WEB_CONNECTIONS_MAX};
 use crate::machine::{Effects, Input};
 use crate::picker::Reach;
 use crate::rng::Rng;
@@ -32,6 +32,7 @@ pub(super) struct Web {
     lanes: BTreeMap<Lane, Work>,
     /// Bytes taken in and not yet given back as credit: memory or the rate limit is used up.
     owed: VecDeque<(Lane, usize)>,
+    last_fetch: Option<Mono>,
     /// What the source said while it was being asked.
     said: Vec<WebEvent>,
     failure: Option<Failure>,
@@ -74,6 +75,7 @@ impl Web {
             not_before: None,
             lanes: BTreeMap::new(),
             owed: VecDeque::new(),
+            last_fetch: None,
             said: Vec::new(),
             failure: None,
             blames: 0,
@@ -106,6 +108,11 @@ impl Web {
 
     pub(super) fn is_allowed(&self, now: Mono) -> bool {
         self.not_before.is_some_and(|at| at <= now)
+    }
+
+    /// This device has a seat at the origin: it is at it, or was a moment ago.
+    pub(super) fn is_fetching(&self, now: Mono) -> bool {
+        !self.lanes.is_empty() || self.last_fetch.is_some_and(|at| now.since(at) < SEAT_KEPT)
     }
 
     pub(super) fn can_resume(&self, found: &Resume, urls: &[String]) -> bool {
@@ -173,6 +180,7 @@ impl Job {
     }
 
     fn settle_web(&mut self, events: Vec<WebEvent>, a: &mut Around<'_>) {
+        self.stale.web = true;
         for event in events {
             if self.is_ended() {
                 return;
@@ -303,6 +311,7 @@ impl Job {
     }
 
     fn on_lane_done(&mut self, lane: Lane, whole: bool, a: &mut Around<'_>) {
+        self.stale.all = true;
         if let Phase::Streaming(streaming) = &mut self.phase {
             if whole {
                 streaming.ended = true;
@@ -433,6 +442,7 @@ impl Job {
                 heard: a.now.mono,
             };
             self.web.lanes.insert(lane, work);
+            self.web.last_fetch = Some(a.now.mono);
             let end = (range.end != u64::MAX).then_some(range.end);
             if let Some(source) = &mut self.web.source {
                 source.fetch(a.now, lane, range.start, end, a.fx, &mut self.web.said);
@@ -471,7 +481,7 @@ impl Job {
             return (matches!(self.phase, Phase::Probing) && self.web.lanes.is_empty())
                 .then_some(0..u64::MAX);
         }
-        let reach = self.http_reach(a.now.mono, a.sessions, !self.web.lanes.is_empty())?;
+        let reach = self.http_reach(a.now.mono, a.sessions)?;
         let pieces = self.span_pieces(a.now, lane, a.sessions);
         let alone = pieces == u32::MAX;
         let picker = self

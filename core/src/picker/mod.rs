@@ -161,12 +161,7 @@ impl Picker {
             peer.useful += u32::from(lacking);
             self.change_availability(piece, 1);
         }
-        if let Some(claimants) = self.claims.get_mut(&piece) {
-            claimants.remove(&source);
-            if claimants.is_empty() {
-                self.claims.remove(&piece);
-            }
-        }
+        self.unclaim(source, piece);
     }
 
     /// The source is gone: what it was asked for is free again, what it holds no longer counts.
@@ -200,6 +195,11 @@ impl Picker {
         self.availability
             .get(piece as usize)
             .is_none_or(|n| *n == 0)
+    }
+
+    /// Every missing piece is begun or given to a lane.
+    pub fn is_end_game(&self) -> bool {
+        self.free.is_empty()
     }
 
     pub fn is_free(&self, piece: u32) -> bool {
@@ -406,6 +406,17 @@ impl Picker {
             partial.release(source, run.first..run.first.saturating_add(run.count));
         }
         self.close_if_untouched(run.piece);
+    }
+
+    /// Blocks asked of one source are asked of another instead. The other must have the piece.
+    pub fn hand_over(&mut self, from: SourceId, to: SourceId, run: Run) -> bool {
+        let Some(partial) = self.partial.get_mut(&run.piece) else {
+            return false;
+        };
+        partial.release(from, run.first..run.first.saturating_add(run.count));
+        let taken = partial.reserve_run(to, run);
+        self.close_if_untouched(run.piece);
+        taken
     }
 
     /// Everything asked of or reserved for this source is free again.

@@ -1,7 +1,8 @@
 //! Uploads of one content: whom to unchoke, what to read next, under credit.
 //!
-//! Decides: at most `UPLOAD_PEERS` peers are served at a time, so that each gets whole pieces soon and can
-//! pass them on; a place nobody uses goes to somebody who waits; the longest served makes way after a while.
+//! Decides: who is unchoked (many may be, but only a few at a time are being served while others wait); a
+//! place nobody uses goes to somebody who waits, the longest served makes way after a while. What lies in
+//! send buffers is kept short, so that pieces leave one after the other and can be passed on early.
 //! Reads are bounded per peer and in all; bytes leave as the stream reports them sent.
 //! Never does: which contents are offered (that is the shelf's), rates of the kernel.
 //! Tested in `core/tests/swarm.rs`.
@@ -9,15 +10,17 @@
 use crate::content::{Bitfield, Geometry};
 use crate::ids::SourceId;
 use crate::limits::{
-    SEND_PER_STREAM, UPLOAD_PEERS, UPLOAD_ROTATION, UPLOAD_UNUSED, UPLOADS_READING_MAX,
+    SEND_PER_STREAM, UPLOAD_GRACE, UPLOAD_PEERS, UPLOAD_PLACES, UPLOAD_ROTATION, UPLOAD_THINKING,
+    UPLOAD_UNUSED, UPLOAD_WINDOW, UPLOAD_WINDOW_MIN, UPLOADS_READING_MAX,
 };
 use crate::machine::Effects;
 use crate::session::{Session, Upload};
-use crate::stats::TokenBucket;
+use crate::stats::{Rate, TokenBucket};
 use crate::time::{Deadline, Mono};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::time::Duration;
 
 /// The serving side of one content.
 #[derive(Debug, Default)]
@@ -29,11 +32,17 @@ pub struct Serve {
     last_token: u64,
     /// Who was served last: the next one goes first.
     turn: Option<SourceId>,
+    rate: Rate,
+    /// Somebody came, left or changed its mind since the last look.
+    stale: bool,
+    looked_at: Mono,
 }
 
 #[derive(Debug)]
 struct Place {
     since: Mono,
+    /// Until its first request can be here.
+    grace: Duration,
     last_used: Mono,
 }
 
@@ -46,13 +55,24 @@ pub struct UploadRead {
 }
 
 impl Serve {
-    /// Choke and unchoke.
+    /// Somebody came, left or changed its mind.
+    pub fn changed(&mut self) {
+        self.stale = true;
+    }
+
+    /// Choke and unchoke, if there is a reason to.
     pub fn rechoke(
         &mut self,
         now: Mono,
         sessions: &mut BTreeMap<SourceId, Session>,
         fx: &mut Effects,
     ) {
+        let due = self.deadline().is_some_and(|d| d.at <= now);
+        let room = !self.waiting.is_empty() && !self.is_full(now, sessions);
+        if !due && !room && !core::mem::take(&mut self.stale) {
+            return;
+        }
+        self.looked_at = now;
         let wants = |id: &SourceId| {
             sessions
                 .get(id)
@@ -65,13 +85,13 @@ impl Serve {
             .filter(|id| !wants(id))
             .collect();
         self.waiting.retain(|id, _| wants(id));
-        for id in leaving {
-            self.take_place(id, now, sessions, fx);
-        }
         for (id, session) in sessions.iter() {
             if session.is_open() && session.they_want() && !self.places.contains_key(id) {
                 self.waiting.entry(*id).or_insert(now);
             }
+        }
+        for id in leaving {
+            self.take_place(id, now, sessions, fx);
         }
         for (id, place) in &mut self.places {
             if sessions
@@ -82,7 +102,7 @@ impl Serve {
             }
         }
         while !self.waiting.is_empty() {
-            if self.places.len() >= UPLOAD_PEERS {
+            if self.is_full(now, sessions) {
                 let Some(out) = self.due_to_leave(now) else {
                     break;
                 };
@@ -96,10 +116,16 @@ impl Serve {
                 break;
             };
             self.waiting.remove(&next);
+            let round_trip = sessions
+                .get(&next)
+                .and_then(Session::round_trip)
+                .unwrap_or(UPLOAD_GRACE);
+            let grace = (round_trip * 2 + UPLOAD_THINKING).min(UPLOAD_GRACE);
             self.places.insert(
                 next,
                 Place {
                     since: now,
+                    grace,
                     last_used: now,
                 },
             );
@@ -107,6 +133,18 @@ impl Serve {
                 session.set_choked(now, false, fx);
             }
         }
+    }
+
+    /// Enough are being served, or unchoked, that nobody else should be for now.
+    fn is_full(&self, now: Mono, sessions: &BTreeMap<SourceId, Session>) -> bool {
+        let served = |(id, place): &(&SourceId, &Place)| {
+            now < place.since + place.grace
+                || sessions
+                    .get(id)
+                    .is_some_and(|s| s.has_uploads() || s.unsent_bytes() > 0)
+        };
+        self.places.len() >= UPLOAD_PLACES
+            || self.places.iter().filter(served).count() >= UPLOAD_PEERS
     }
 
     /// The peer whose place is unused, or the longest served, if its time is over.
@@ -150,6 +188,20 @@ impl Serve {
         if self.reading_bytes >= UPLOADS_READING_MAX || budget.available(now) == 0 {
             return None;
         }
+        let unsent: u64 = self
+            .places
+            .keys()
+            .filter_map(|id| sessions.get(id))
+            .map(Session::unsent_bytes)
+            .sum();
+        let window = self
+            .rate
+            .bytes_per_s(now)
+            .saturating_mul(UPLOAD_WINDOW.as_millis() as u64)
+            / 1000;
+        if unsent + self.reading_bytes >= window.max(UPLOAD_WINDOW_MIN) {
+            return None;
+        }
         let after: Vec<SourceId> = self
             .places
             .keys()
@@ -177,6 +229,10 @@ impl Serve {
                 self.turn = Some(id);
                 self.last_token += 1;
                 self.reading_bytes += u64::from(upload.len);
+                self.rate.add(now, upload.len.into());
+                if let Some(place) = self.places.get_mut(&id) {
+                    place.last_used = now;
+                }
                 budget.take(upload.len.into());
                 let read = UploadRead {
                     token: self.last_token,
@@ -219,20 +275,30 @@ impl Serve {
     }
 
     pub fn forget(&mut self, id: SourceId) {
-        self.places.remove(&id);
+        self.stale |= self.places.remove(&id).is_some();
         self.waiting.remove(&id);
     }
 
     pub fn deadline(&self) -> Option<Deadline> {
-        if self.waiting.is_empty() || self.places.len() < UPLOAD_PEERS {
+        if self.waiting.is_empty() {
             return None;
         }
-        let due = |p: &Place| (p.since + UPLOAD_ROTATION).min(p.last_used + UPLOAD_UNUSED);
-        self.places
+        let full = self.places.len() >= UPLOAD_PLACES;
+        let unused = |p: &Place| {
+            if full {
+                p.last_used + UPLOAD_UNUSED
+            } else {
+                p.since + UPLOAD_GRACE
+            }
+        };
+        let due = |p: &Place| (p.since + UPLOAD_ROTATION).min(unused(p));
+        let at = self
+            .places
             .values()
             .map(due)
-            .min()
-            .map(|at| Deadline::new(at, "give an upload place to somebody else"))
+            .filter(|at| *at > self.looked_at)
+            .min()?;
+        Some(Deadline::new(at, "give an upload place to somebody else"))
     }
 
     fn reading_for(&self, id: SourceId) -> u64 {
@@ -246,7 +312,7 @@ impl Serve {
     /// Asserts the bounds of the header.
     pub fn check(&self) {
         assert!(
-            self.places.len() <= UPLOAD_PEERS,
+            self.places.len() <= UPLOAD_PLACES,
             "too many peers are served"
         );
         assert!(

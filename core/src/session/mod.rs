@@ -19,7 +19,8 @@ use crate::content::{Bitfield, Block, Digest, Geometry, HashRequest, Run};
 use crate::ids::StreamId;
 use crate::limits::{
     BLOCK_LEN, GRANT_PER_STREAM, HANDSHAKE_TIMEOUT, KEEP_ALIVE_AFTER, PEER_IDLE_TIMEOUT,
-    PEER_STALL, PEER_STALLS_MAX, ROPE_CHUNK_MIN, UNREAD_REPLIES_MAX, UPLOAD_QUEUE_BLOCKS,
+    PEER_STALL, PEER_STALLS_MAX, PIPELINE_BLOCKS_MIN, PIPELINE_BLOCKS_MIN_RANGED, ROPE_CHUNK_MIN,
+    UNREAD_REPLIES_MAX, UPLOAD_QUEUE_BLOCKS,
 };
 use crate::machine::{CloseHow, Effects, Endpoint};
 use crate::stats::Rate;
@@ -65,6 +66,8 @@ pub struct Session {
     stalls: u32,
     /// Connected, or accepted.
     begun: Mono,
+    /// How long a question and its answer take at least, as the start of the connection showed.
+    round_trip: Option<Duration>,
     last_received: Mono,
     last_sent: Mono,
 }
@@ -204,6 +207,7 @@ impl Session {
             stalled_until: None,
             stalls: 0,
             begun: now,
+            round_trip: None,
             last_received: now,
             last_sent: now,
         }
@@ -235,6 +239,7 @@ impl Session {
     pub fn on_opened(&mut self, now: Mono, me: &Identity, fx: &mut Effects) {
         if self.phase == Phase::Connecting {
             self.phase = Phase::Handshake;
+            self.round_trip = Some(now.since(self.last_received));
             (self.begun, self.last_received) = (now, now);
             fx.grant(self.stream, GRANT_PER_STREAM);
             self.send_handshake(now, me, fx);
@@ -253,6 +258,9 @@ impl Session {
         }
         fx.grant(self.stream, bytes.len() as u32);
         self.received_bytes += bytes.len() as u64;
+        if self.is_open() && self.round_trip.is_none() {
+            self.round_trip = Some(now.since(self.last_sent));
+        }
         self.last_received = now;
         if self.phase == Phase::Handshake {
             match self.greeting.read(&mut bytes) {
@@ -457,7 +465,12 @@ impl Session {
             return 0;
         }
         let answered_late = self.requests.late(now);
-        self.requests.room(now).min(
+        let least = if self.speaks_ranges() {
+            PIPELINE_BLOCKS_MIN_RANGED
+        } else {
+            PIPELINE_BLOCKS_MIN
+        };
+        self.requests.room(now, least).min(
             self.request_queue
                 .saturating_sub(self.requests.outstanding() + answered_late),
         )
@@ -503,6 +516,20 @@ impl Session {
                 fx,
             );
         }
+    }
+
+    /// What this peer will deliver last, at most half of what it owes.
+    pub fn last_asked(&self, max_blocks: u32) -> Option<Run> {
+        self.requests
+            .last_run(max_blocks.min(self.requests.outstanding() / 2).max(1))
+    }
+
+    /// A run that somebody else is asked for instead.
+    pub fn cancel_run(&mut self, now: Mono, run: Run, fx: &mut Effects) {
+        let asked: Vec<Block> = blocks(run)
+            .filter(|block| self.requests.cancel(*block))
+            .collect();
+        self.cancel_runs(now, &runs_of(asked.into_iter()), fx);
     }
 
     pub fn ask_hashes(&mut self, now: Mono, request: HashRequest, fx: &mut Effects) {
@@ -575,6 +602,10 @@ impl Session {
 
     // --- what the parent may ask
 
+    pub const fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
     pub const fn received_bytes(&self) -> u64 {
         self.received_bytes
     }
@@ -613,6 +644,21 @@ impl Session {
 
     pub fn rate_bytes_per_s(&mut self, now: Mono) -> u64 {
         self.requests.rate_bytes_per_s(now)
+    }
+
+    /// How long what is outstanding will take: at the measured rate, or as long again as it has taken already.
+    pub fn expected_wait(&mut self, now: Mono) -> Duration {
+        let outstanding = u64::from(self.requests.outstanding()) * u64::from(BLOCK_LEN);
+        let silent = self
+            .requests
+            .waiting_since()
+            .map_or(Duration::ZERO, |since| now.since(since));
+        match self.requests.rate_bytes_per_s(now) {
+            0 => silent,
+            rate => silent.max(Duration::from_micros(
+                outstanding.saturating_mul(1_000_000) / rate,
+            )),
+        }
     }
 
     pub fn upload_bytes_per_s(&mut self, now: Mono) -> u64 {
@@ -873,8 +919,8 @@ impl Session {
     }
 
     fn on_cancel(&mut self, now: Mono, asked: Asked, fx: &mut Effects) {
-        if self.uploads.cancel(asked) {
-            self.reject(now, asked, fx);
+        for cancelled in self.uploads.cancel(asked) {
+            self.reject(now, cancelled, fx);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use crate::content::{Block, Run};
 use crate::limits::BLOCK_LEN;
-use crate::limits::{PIPELINE_BLOCKS_MAX, PIPELINE_BLOCKS_MIN, PIPELINE_MARGIN};
+use crate::limits::{PIPELINE_BLOCKS_MAX, PIPELINE_MARGIN};
 use crate::stats::Rate;
 use crate::time::Mono;
 use alloc::collections::BTreeMap;
@@ -89,6 +89,28 @@ impl Requests {
         }
     }
 
+    /// The end of what was asked last: what will come last, if the peer answers in order.
+    pub(super) fn last_run(&self, max_blocks: u32) -> Option<Run> {
+        let latest = self.asked.values().max()?;
+        let (last, _) = self.asked.iter().rev().find(|(_, at)| *at == latest)?;
+        let mut run = Run {
+            piece: last.piece,
+            first: last.index,
+            count: 1,
+        };
+        while run.count < max_blocks
+            && let Some(before) = run.first.checked_sub(1)
+            && self.asked.get(&Block {
+                piece: run.piece,
+                index: before,
+            }) == Some(latest)
+        {
+            run.first = before;
+            run.count += 1;
+        }
+        Some(run)
+    }
+
     /// Everything outstanding is given up, as runs.
     pub(super) fn give_up(&mut self) -> Vec<Run> {
         let asked = core::mem::take(&mut self.asked);
@@ -138,7 +160,7 @@ impl Requests {
     }
 
     /// Blocks that may be asked for on top of what is outstanding.
-    pub(super) fn room(&mut self, now: Mono) -> u32 {
+    pub(super) fn room(&mut self, now: Mono, least: u32) -> u32 {
         let answer = self
             .fastest_answer
             .unwrap_or_default()
@@ -147,7 +169,7 @@ impl Requests {
         let bytes = self.rate.bytes_per_s(now).saturating_mul(horizon_us) / 1_000_000;
         let blocks = u32::try_from(bytes / u64::from(BLOCK_LEN)).unwrap_or(u32::MAX);
         blocks
-            .clamp(PIPELINE_BLOCKS_MIN, PIPELINE_BLOCKS_MAX)
+            .clamp(least, PIPELINE_BLOCKS_MAX)
             .saturating_sub(self.outstanding())
     }
 
@@ -193,6 +215,7 @@ pub(super) fn runs_of(blocks: impl Iterator<Item = Block>) -> Vec<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::PIPELINE_BLOCKS_MIN;
 
     fn run(piece: u32, first: u32, count: u32) -> Run {
         Run {
@@ -205,7 +228,7 @@ mod tests {
     #[test]
     fn the_pipeline_grows_with_rate_and_answer_time() {
         let mut r = Requests::default();
-        assert_eq!(r.room(Mono::ZERO), PIPELINE_BLOCKS_MIN);
+        assert_eq!(r.room(Mono::ZERO, PIPELINE_BLOCKS_MIN), PIPELINE_BLOCKS_MIN);
         // 100 blocks a second over a path that answers in 100 ms.
         for i in 0..300_u32 {
             let at = Mono::from_us(u64::from(i) * 10_000);
@@ -220,9 +243,11 @@ mod tests {
         let expected =
             100 * (Duration::from_millis(100) + PIPELINE_MARGIN).as_millis() as u32 / 1000;
         assert!(
-            r.room(now).abs_diff(expected.max(PIPELINE_BLOCKS_MIN)) <= 4,
+            r.room(now, PIPELINE_BLOCKS_MIN)
+                .abs_diff(expected.max(PIPELINE_BLOCKS_MIN))
+                <= 4,
             "{}",
-            r.room(now)
+            r.room(now, PIPELINE_BLOCKS_MIN)
         );
     }
 

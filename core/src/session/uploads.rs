@@ -71,14 +71,27 @@ impl Uploads {
         Some(upload)
     }
 
-    /// Withdraw a request; true if it was still queued.
-    pub(super) fn cancel(&mut self, asked: Asked) -> bool {
-        let Some(at) = self.queue.iter().position(|a| *a == asked) else {
-            return false;
-        };
-        self.queue.remove(at);
-        self.queued_bytes -= u64::from(asked.len);
-        true
+    /// Withdraw a request, or the ends of ranges that it covers: the parts that will not be sent.
+    pub(super) fn cancel(&mut self, asked: Asked) -> Vec<Asked> {
+        let mut cancelled = Vec::new();
+        for queued in &mut self.queue {
+            let end = queued.begin + queued.len;
+            let same = queued.piece == asked.piece && queued.ranged == asked.ranged;
+            let covers_end = asked.begin < end && end <= asked.begin.saturating_add(asked.len);
+            if !same || !covers_end || (!asked.ranged && *queued != asked) {
+                continue;
+            }
+            let keep = asked.begin.saturating_sub(queued.begin);
+            cancelled.push(Asked {
+                begin: queued.begin + keep,
+                len: queued.len - keep,
+                ..*queued
+            });
+            queued.len = keep;
+        }
+        self.queue.retain(|queued| queued.len > 0);
+        self.queued_bytes -= cancelled.iter().map(|c| u64::from(c.len)).sum::<u64>();
+        cancelled
     }
 
     pub(super) fn drain(&mut self) -> Vec<Asked> {
@@ -116,9 +129,27 @@ mod tests {
             (first.begin, first.len, first.parts.len()),
             (BLOCK_LEN, 2 * BLOCK_LEN, 2)
         );
-        assert!(u.cancel(asked(1, 0)) && !u.cancel(asked(1, 0)));
+        assert_eq!(u.cancel(asked(1, 0)), [asked(1, 0)]);
+        assert_eq!(u.cancel(asked(1, 0)), []);
         assert_eq!(u.pop().map(|x| x.begin), Some(0));
         assert!(u.pop().is_none() && u.queued_bytes == 0);
+    }
+
+    #[test]
+    fn the_end_of_a_range_can_be_cancelled() {
+        let geometry = Geometry::new(8 * 4 * u64::from(BLOCK_LEN), 4 * BLOCK_LEN).unwrap();
+        let range = |first: u32, blocks: u32| Asked {
+            piece: 0,
+            begin: first * BLOCK_LEN,
+            len: blocks * BLOCK_LEN,
+            ranged: true,
+        };
+        let mut u = Uploads::default();
+        assert!(u.push(range(0, 4), &geometry));
+        assert_eq!(u.cancel(range(2, 2)), [range(2, 2)]);
+        assert_eq!(u.cancel(range(0, 1)), [], "not the end");
+        assert_eq!(u.pop().map(|x| x.len), Some(2 * BLOCK_LEN));
+        assert_eq!(u.queued_bytes, 0);
     }
 
     #[test]
