@@ -112,6 +112,7 @@ impl Agent {
         Ok(Self {
             jobs: JobConfig {
                 has_coordinator: announcer.is_some(),
+                has_peers: !config.peers.is_empty(),
                 proxies,
             },
             me: Me {

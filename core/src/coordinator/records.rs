@@ -132,7 +132,7 @@ impl Records {
 
     /// The new ones, then those known before, each once.
     fn urls_of(&self, new: &NewRecord, parsed: &Metainfo) -> Result<Vec<String>, RecordError> {
-        let listed = parsed.urls.iter().filter_map(|url| Url::parse(url).ok());
+        let listed = parsed.web_seeds().filter_map(|url| Url::parse(&url).ok());
         let known = self.records.get(&parsed.info_hash);
         let known = known.map(|known| &known.content.urls[..]);
         let mut urls: Vec<String> = Vec::new();

@@ -93,6 +93,8 @@ pub struct Job {
     request: GetRequest,
     /// Only verify a complete file, to offer it.
     sharing: bool,
+    /// Peers may turn up: somebody knows some.
+    may_meet: bool,
     phase: Phase,
     metainfo: Option<Arc<Metainfo>>,
     /// The metainfo came without its piece layer: peers are asked for it.
@@ -159,6 +161,8 @@ struct Recheck {
 #[derive(Clone, Debug)]
 pub struct JobConfig {
     pub has_coordinator: bool,
+    /// There are peers to ask for everything, besides those a request names.
+    pub has_peers: bool,
     pub proxies: Proxies,
 }
 
@@ -168,6 +172,7 @@ impl Job {
         let mono = a.now.mono;
         let limit = TokenBucket::new(request.limit_bytes_per_s);
         let web = Web::new(config.proxies.clone(), rng.fork(), request.require_peers);
+        let may_meet = config.has_coordinator || config.has_peers || !request.peers.is_empty();
         let mut job = Self {
             phase: Phase::Opening,
             metainfo: None,
@@ -192,6 +197,7 @@ impl Job {
             seat_at: None,
             stale: Stale::default(),
             sharing: false,
+            may_meet,
             request,
         };
         if job.request.sha256.is_some() {
@@ -289,9 +295,9 @@ impl Job {
 
     /// The content is known by its Merkle tree.
     fn identify(&mut self, metainfo: Arc<Metainfo>, a: &mut Around<'_>) {
-        for url in &metainfo.urls {
-            if !self.request.urls.contains(url) {
-                self.request.urls.push(url.clone());
+        for url in metainfo.web_seeds() {
+            if !self.request.urls.contains(&url) && Url::parse(&url).is_ok() {
+                self.request.urls.push(url);
             }
         }
         if let Err(failure) = self.open_web(true) {

@@ -358,7 +358,7 @@ impl Job {
         a: &mut Around<'_>,
     ) {
         let never = self.picker.is_none() && failures >= FIRST_TRIES;
-        if self.metainfo.is_none() && (is_final || never) {
+        if self.is_alone(a) && (is_final || never) {
             return self.fail(failure, a);
         }
         if self.web.failure.is_none() {
@@ -390,9 +390,14 @@ impl Job {
         self.web.close(a.fx);
         self.web.source = None;
         self.web.failure = Some(failure);
-        if a.sessions.is_empty() && self.metainfo.is_none() {
+        if self.is_alone(a) {
             self.give_up(a);
         }
+    }
+
+    /// Without the origin there is nobody to hope for.
+    fn is_alone(&self, a: &Around<'_>) -> bool {
+        a.sessions.is_empty() && (self.metainfo.is_none() || !self.may_meet)
     }
 
     /// Bytes of a stream without length are on disk.

@@ -22,6 +22,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
+use core::fmt::Write as _;
 
 /// What one metainfo file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct Metainfo {
     pub id: ContentId,
     /// `None` if the file has more than one piece and the metainfo carries no layer; peers have it then.
     pub layer: Option<PieceLayer>,
-    /// Web seeds: where the file can be had over HTTP.
+    /// Web seeds as written: URLs of the file, or of its folder. See [`Metainfo::web_seeds`].
     pub urls: Vec<String>,
     /// Trackers, most wanted first.
     pub announce: Vec<String>,
@@ -144,6 +145,24 @@ impl Metainfo {
     /// The info dict, exactly as found or made.
     pub const fn info(&self) -> &Bytes {
         &self.info
+    }
+
+    /// URLs of the file over HTTP: to one that ends in a slash the name is added (BEP 19); other schemes are left out.
+    pub fn web_seeds(&self) -> impl Iterator<Item = String> + '_ {
+        let schemes = ["http://", "https://"];
+        let over_http = move |url: &&String| {
+            schemes.iter().any(|scheme| {
+                let start = url.as_bytes().get(..scheme.len());
+                start.is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
+            })
+        };
+        self.urls.iter().filter(over_http).map(|url| {
+            let mut url = url.clone();
+            if url.ends_with('/') {
+                push_escaped(&mut url, &self.name);
+            }
+            url
+        })
     }
 
     /// The metainfo file. The info dict is written as it was found.
@@ -261,6 +280,17 @@ impl fmt::Display for MetainfoError {
             Self::Geometry(error) => error.fmt(f),
             Self::Layer(error) => write!(f, "wrong piece layer: {error}"),
             Self::StrayLayer => f.write_str("`piece layers` names a root that no file has"),
+        }
+    }
+}
+
+/// One path segment, percent-encoded (RFC 3986, unreserved characters stay).
+fn push_escaped(url: &mut String, name: &str) {
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            let _ = write!(url, "%{byte:02X}");
         }
     }
 }

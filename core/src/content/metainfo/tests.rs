@@ -145,6 +145,17 @@ fn one_web_seed_may_stand_alone_and_trackers_come_in_tiers() {
 }
 
 #[test]
+fn a_web_seed_that_is_a_folder_gets_the_name() {
+    let mut meta = sample();
+    meta.urls = ["http://a/f", "HTTPS://a/d/", "ftp://a/f", "http:", ""]
+        .map(String::from)
+        .to_vec();
+    meta.name = "a ü%.iso".into();
+    let seeds: Vec<String> = meta.web_seeds().collect();
+    assert_eq!(seeds, ["http://a/f", "HTTPS://a/d/a%20%C3%BC%25.iso"]);
+}
+
+#[test]
 fn other_kinds_of_torrents_are_named() {
     let v1 = spoilt_info(|info| {
         info.remove(&b"meta version"[..]);
