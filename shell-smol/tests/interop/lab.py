@@ -221,7 +221,9 @@ def recorded(out):
         state = json.loads(out.with_name(out.name + ".dovetail-state").read_bytes())
     except (FileNotFoundError, json.JSONDecodeError):
         return 0
-    return int(state["have"] or "0", 16).bit_count() * state["piece_length"]
+    have, length = bytes.fromhex(state["have"]), state["piece_length"]
+    pieces = [n for n in range(8 * len(have)) if have[n // 8] & (0x80 >> n % 8)]
+    return sum(min(length, state["length"] - n * length) for n in pieces)
 
 
 def kill_with(process, out, at_least):

@@ -64,6 +64,10 @@ def info_hash(torrent):
     return str(hashes.v2)
 
 
+FREQUENT = ("PIECE", "REQUEST [ piece", "FILE_ASYNC", "READ [", "WRITE [", "WROTE [", "ON_SEND", "ON_RECEIVE", "ASYNC_READ")
+"""Wire messages that would hide all others in a log."""
+
+
 class Peer:
     """A libtorrent session with one torrent."""
 
@@ -99,7 +103,7 @@ class Peer:
         for alert in self.session.pop_alerts():
             text = f"{type(alert).__name__}: {alert.message()}"
             self.messages.append(text)
-            if "PIECE" not in text and "REQUEST [ piece" not in text:
+            if not any(frequent in text for frequent in FREQUENT):
                 print(text, file=self.log, flush=True)
             if isinstance(alert, lt.cache_flushed_alert):
                 self.flushed = True
