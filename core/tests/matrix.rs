@@ -2,6 +2,11 @@
 //!
 //! Each download ends right if one of its sources can deliver; if none can it fails with a clear message,
 //! keeps what was good, and a later run with a good source goes on from there. Never a bad byte is kept.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

@@ -2,6 +2,11 @@
 //!
 //! After each interruption the same request goes on from what was verified and durable; the output has its
 //! name only when it is complete; nothing that stood there is touched unasked.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

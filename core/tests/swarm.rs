@@ -1,4 +1,9 @@
 //! Downloads in virtual time: alone, with peers, with many peers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

@@ -156,7 +156,7 @@ impl Both {
                 self.picker.peer_has(peer(source), piece);
                 self.peers
                     .entry(peer(source))
-                    .and_modify(|p| drop(p.insert(piece)));
+                    .and_modify(|p| p.extend([piece]));
             }
             Op::Remove(n) => {
                 let source = any(n);
@@ -252,7 +252,9 @@ impl Both {
         let mut set = Bitfield::empty(self.geometry.pieces());
         let bit = |piece: &u32| bits >> (piece % 16) & 1 == 1;
         let pieces: BTreeSet<u32> = (0..self.geometry.pieces()).filter(bit).collect();
-        pieces.iter().for_each(|piece| drop(set.insert(*piece)));
+        for piece in &pieces {
+            set.insert(*piece);
+        }
         self.picker.peer_has_set(source, &set);
         self.peers.entry(source).and_modify(|p| p.extend(pieces));
     }

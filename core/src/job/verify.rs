@@ -15,8 +15,11 @@ pub(super) struct Verifier {
     flat: Option<Flat>,
     hashing: BTreeMap<OpId, Hashing>,
     /// Leaf hashes of failed tries, to find the culprit once the piece is right.
-    suspects: BTreeMap<u32, Vec<(Vec<Option<SourceId>>, Vec<Digest>)>>,
+    suspects: BTreeMap<u32, Vec<FailedTry>>,
 }
+
+/// Who gave each block of a piece that failed, and the hash of each.
+type FailedTry = (Vec<Option<SourceId>>, Vec<Digest>);
 
 #[derive(Debug)]
 struct Hashing {

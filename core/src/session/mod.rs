@@ -850,7 +850,7 @@ impl Session {
         data: Vec<Bytes>,
         ev: &mut Vec<SessionEvent>,
     ) -> Result<(), PeerFault> {
-        if begin % BLOCK_LEN != 0 {
+        if !begin.is_multiple_of(BLOCK_LEN) {
             return Err(PeerFault::Unasked { piece, begin });
         }
         self.on_data(

@@ -111,7 +111,9 @@ impl Fleet {
     }
 
     pub fn agents(&mut self, n: usize) {
-        (0..n).for_each(|_| drop(self.agent(Self::config())));
+        for _ in 0..n {
+            self.agent(Self::config());
+        }
     }
 
     pub fn request(&self) -> GetRequest {
