@@ -4,7 +4,7 @@
 //! pipeline leave of a line, apart from what the code costs. `--test` moves little, to see that it works.
 
 #[path = "../../core/tests/common/mod.rs"]
-#[expect(
+#[allow(
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,7 +1,7 @@
 //! The simulator: a swarm of eight and a stream of its own, as events per second of real time.
 
 #[path = "../../core/tests/common/mod.rs"]
-#[expect(
+#[allow(
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
