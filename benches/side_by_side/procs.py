@@ -101,8 +101,9 @@ class Proc:
         self.errors = b""
         self.peak = 0
         self.mutex = threading.Condition()
-        for work in (self._read, self._read_errors):
-            threading.Thread(target=work, daemon=True).start()
+        self.readers = [threading.Thread(target=work, daemon=True) for work in (self._read, self._read_errors)]
+        for reader in self.readers:
+            reader.start()
 
     def _read(self):
         for line in self.process.stdout:
@@ -168,6 +169,8 @@ class Proc:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        for reader in self.readers:
+            reader.join(5)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe:
                 try:
