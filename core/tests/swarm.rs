@@ -10,7 +10,7 @@ mod common;
 use common::{FILE, Fleet, MIB, URL};
 use core::time::Duration;
 use dovetail_core::agent::AgentConfig;
-use dovetail_core::command::{GetRequest, Verified};
+use dovetail_core::command::{GetRequest, Reply, Verified};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -67,6 +67,20 @@ fn a_seed_alone_feeds_five_without_any_origin() {
             .iter()
             .all(|r| r.received.peers() == 32 * MIB && r.verified == Verified::Merkle)
     );
+}
+
+#[test]
+fn checking_a_shared_file_for_long_keeps_the_agent_calm() {
+    // At a gigabyte a second this takes several of the times at which a download would tell its progress;
+    // the world panics if a machine wants to be called again and again meanwhile.
+    let mut fleet = Fleet::new(4, 512 * MIB, 125_000_000);
+    let seed = fleet.agent(Fleet::config());
+    let call = fleet.share(seed);
+    fleet.world.run_for(Duration::from_secs(5));
+    assert!(matches!(
+        fleet.world.reply(call),
+        Some(Reply::Shared(Ok(())))
+    ));
 }
 
 /// Mundinger, Weber, Weiss (2008): F/c · (1 + ⌊log2 N⌋ / M), everybody's uplink being c.

@@ -700,9 +700,10 @@ impl Agent {
         let due: Vec<Event> = self
             .swarms
             .values_mut()
-            .filter(|s| !s.sharing)
             .filter_map(|s| {
-                s.progress_due(now).map(|progress| Event::Progress {
+                // Asked of those that share too, though nobody is told: it moves their next time on.
+                let progress = s.progress_due(now)?;
+                (!s.sharing).then_some(Event::Progress {
                     call: s.call,
                     job: s.id,
                     progress,

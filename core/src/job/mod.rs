@@ -574,9 +574,11 @@ impl Job {
             Phase::Ended | Phase::Opening | Phase::Finishing => None,
             Phase::Identifying { until } => Some(Deadline::new(until, "coordinator lookup")),
             Phase::Probing | Phase::Rechecking | Phase::Running | Phase::Streaming(_) => {
-                let patience = Deadline::new(self.last_progress + PATIENCE, "no progress");
+                let patience = self
+                    .is_transferring()
+                    .then(|| Deadline::new(self.last_progress + PATIENCE, "no progress"));
                 let tell = Deadline::new(self.told_at + PROGRESS_EVERY, "tell progress");
-                Deadline::earlier(Some(patience), Some(tell))
+                Deadline::earlier(patience, Some(tell))
             }
         };
         let web = if self.is_ended() {
