@@ -125,9 +125,7 @@ mod tests {
     use std::fs;
 
     fn scratch(name: &str) -> std::path::PathBuf {
-        let folder = std::env::temp_dir().join(format!("dovetail-hashing-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        folder.join(name)
+        std::env::temp_dir().join(format!("dovetail-hashing-{}-{name}", std::process::id()))
     }
 
     #[test]
