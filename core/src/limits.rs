@@ -275,6 +275,9 @@ pub const UPLOAD_GRACE: Duration = Duration::from_millis(300);
 pub const UPLOAD_UNUSED: Duration = Duration::from_millis(500);
 pub const UPLOAD_ROTATION: Duration = Duration::from_secs(10);
 
+/// A peer that takes nothing for this long no longer counts against what is on its way to the others.
+pub const UPLOAD_STUCK: Duration = Duration::from_secs(1);
+
 /// What lies in send buffers for all peers of one content together, at least, and in time at the measured
 /// upload rate: little, so that pieces leave one after the other and can be passed on early.
 pub const UPLOAD_WINDOW_MIN: u64 = 1024 * 1024;

@@ -270,9 +270,10 @@ impl Scene {
         let Some(Reply::Got(result)) = self.world.reply(call).cloned() else {
             panic!("another reply");
         };
+        let report = result.expect("a good result");
         let content = self.content.clone();
         assert!(self.world.disk(call.host).holds(FILE, &content));
-        result.expect("a good result")
+        report
     }
 }
 

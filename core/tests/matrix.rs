@@ -141,9 +141,9 @@ impl Scene {
         self.world.command(self.device, Command::Get(request))
     }
 
-    /// Whichever goes away goes at 800 ms; what returns, 20 s after.
+    /// Whichever goes away goes at 1.1 s; what returns, 20 s after.
     fn let_go(&mut self, origin: How, peer: How) {
-        self.world.run_for(MS * 800);
+        self.world.run_for(MS * 1100);
         let gone = |how| matches!(how, How::Vanishes | How::ReturnsLate);
         for (host, how) in [(self.origin, origin), (self.peer, peer)] {
             if gone(how) {

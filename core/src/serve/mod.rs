@@ -96,7 +96,7 @@ impl Serve {
         for (id, place) in &mut self.places {
             if sessions
                 .get(id)
-                .is_some_and(|s| s.has_uploads() || s.unsent_bytes() > 0)
+                .is_some_and(|s| !s.is_stuck() && (s.has_uploads() || s.unsent_bytes() > 0))
             {
                 place.last_used = now;
             }
@@ -141,7 +141,7 @@ impl Serve {
             now < place.since + place.grace
                 || sessions
                     .get(id)
-                    .is_some_and(|s| s.has_uploads() || s.unsent_bytes() > 0)
+                    .is_some_and(|s| !s.is_stuck() && (s.has_uploads() || s.unsent_bytes() > 0))
         };
         self.places.len() >= UPLOAD_PLACES
             || self.places.iter().filter(served).count() >= UPLOAD_PEERS
@@ -192,6 +192,7 @@ impl Serve {
             .places
             .keys()
             .filter_map(|id| sessions.get(id))
+            .filter(|s| !s.is_stuck())
             .map(Session::unsent_bytes)
             .sum();
         let window = self

@@ -20,7 +20,7 @@ use crate::ids::StreamId;
 use crate::limits::{
     BLOCK_LEN, GRANT_PER_STREAM, HANDSHAKE_TIMEOUT, KEEP_ALIVE_AFTER, PEER_IDLE_TIMEOUT,
     PEER_STALL, PEER_STALLS_MAX, PIPELINE_BLOCKS_MIN, PIPELINE_BLOCKS_MIN_RANGED, ROPE_CHUNK_MIN,
-    UNREAD_REPLIES_MAX, UPLOAD_QUEUE_BLOCKS,
+    UNREAD_REPLIES_MAX, UPLOAD_QUEUE_BLOCKS, UPLOAD_STUCK,
 };
 use crate::machine::{CloseHow, Effects, Endpoint};
 use crate::stats::Rate;
@@ -64,6 +64,9 @@ pub struct Session {
     stalled_until: Option<Mono>,
     /// In a row, without anything in between.
     stalls: u32,
+    /// When the stream last took something of what it was given, and whether that is long ago.
+    taken: Mono,
+    stuck: bool,
     /// Connected, or accepted.
     begun: Mono,
     /// How long a question and its answer take at least, as the start of the connection showed.
@@ -206,6 +209,8 @@ impl Session {
             upload_rate: Rate::default(),
             stalled_until: None,
             stalls: 0,
+            taken: now,
+            stuck: false,
             begun: now,
             round_trip: None,
             last_received: now,
@@ -279,7 +284,7 @@ impl Session {
     pub fn on_sent(&mut self, now: Mono, len: u32) {
         self.unsent = self.unsent.saturating_sub(len.into());
         self.sent_bytes += u64::from(len);
-        self.last_sent = now;
+        (self.last_sent, self.taken, self.stuck) = (now, now, false);
         self.upload_rate.add(now, len.into());
     }
 
@@ -327,6 +332,7 @@ impl Session {
                 if self.stalled_until.is_some_and(|until| until <= now) {
                     self.stalled_until = None;
                 }
+                self.stuck |= self.unsent > 0 && now.since(self.taken) >= UPLOAD_STUCK;
                 if now.since(self.last_sent) >= KEEP_ALIVE_AFTER {
                     self.send(now, &Message::KeepAlive, fx);
                 }
@@ -351,10 +357,11 @@ impl Session {
                 let again = self
                     .stalled_until
                     .map(|until| Deadline::new(until, "ask a stalled peer again"));
-                Deadline::earlier(
-                    Deadline::earlier(Some(idle), Some(alive)),
-                    Deadline::earlier(stall, again),
-                )
+                let stuck = (self.unsent > 0 && !self.stuck)
+                    .then(|| Deadline::new(self.taken + UPLOAD_STUCK, "a peer that does not read"));
+                [Some(idle), Some(alive), stall, again, stuck]
+                    .into_iter()
+                    .fold(None, Deadline::earlier)
             }
         }
     }
@@ -616,6 +623,11 @@ impl Session {
 
     pub const fn unsent_bytes(&self) -> u64 {
         self.unsent
+    }
+
+    /// It takes nothing of what it was given: others need not wait for it.
+    pub const fn is_stuck(&self) -> bool {
+        self.stuck
     }
 
     pub fn has_uploads(&self) -> bool {
@@ -1000,6 +1012,9 @@ impl Session {
 
     fn send_bytes(&mut self, now: Mono, bytes: Bytes, fx: &mut Effects) {
         self.last_sent = now;
+        if self.unsent == 0 {
+            self.taken = now;
+        }
         self.unsent += bytes.len() as u64;
         fx.send(self.stream, bytes);
     }
