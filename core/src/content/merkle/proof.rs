@@ -46,14 +46,15 @@ impl HashRequest {
         })
     }
 
-    /// Whether this is a range that can be proved: a power of two of at least 2 nodes, aligned, within the
-    /// padded layer, with fewer proof layers than there are layers above.
+    /// Whether this is a range that can be proved: a power of two of nodes, aligned, within the padded layer, with
+    /// fewer proof layers than there are layers above. BEP 52 says at least two nodes, but libtorrent asks for the
+    /// last piece alone when it is the first of its 512.
     pub fn is_valid(&self, geometry: &Geometry) -> bool {
         let Some(above) = root_height(geometry).checked_sub(self.base_layer) else {
             return false;
         };
         self.count.is_power_of_two()
-            && (2..=HASHES_MAX).contains(&self.count)
+            && self.count <= HASHES_MAX
             && self.index.is_multiple_of(self.count)
             && u64::from(self.index) + u64::from(self.count) <= 1_u64 << above
             && self.proof_layers < above
@@ -81,9 +82,9 @@ impl HashRequest {
         (0..self.uncle_count()).map(move |up| (layer + up, index >> up))
     }
 
+    /// Two nodes determine the layer above them without being asked for it; a lone node lacks even its sibling.
     fn uncle_count(&self) -> u32 {
-        let determined = self.count.max(1).ilog2().saturating_sub(1);
-        self.proof_layers.saturating_sub(determined)
+        (self.proof_layers.saturating_add(1)).saturating_sub(self.count.max(1).ilog2())
     }
 }
 
@@ -206,7 +207,7 @@ mod tests {
             let whole = layer(&g);
             let top = root_height(&g);
             for base_layer in 0..top {
-                for count in (1..=top - base_layer).map(|n| 1 << n) {
+                for count in (0..=top - base_layer).map(|n| 1 << n) {
                     for index in (0..1_u32 << (top - base_layer)).step_by(count as usize) {
                         let request = HashRequest {
                             root: whole.root(),
@@ -260,7 +261,6 @@ mod tests {
         let small = HashRequest { count: 4, ..good };
         let bad = [
             HashRequest { count: 0, ..good },
-            HashRequest { count: 1, ..good },
             HashRequest { count: 3, ..good },
             HashRequest {
                 count: 16384,
