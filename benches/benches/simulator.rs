@@ -2,7 +2,6 @@
 
 #[path = "../../core/tests/common/mod.rs"]
 #[allow(
-    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "written for tests: a bench of a broken fleet would be worthless too"
