@@ -89,48 +89,36 @@ fn mundinger_s(length: u64, rate: u64, peers: u32) -> f64 {
     length as f64 / rate as f64 * (1.0 + f64::from(peers.ilog2()) / pieces)
 }
 
-fn hundred(seed: u64) -> (f64, f64) {
+/// Everybody's link has the origin's rate and all ask at once: (last one's time ÷ the bound, origin's copies).
+fn crowd(seed: u64, agents: u32, length: u64) -> (f64, f64) {
     let rate = 12_500_000;
-    let mut fleet = Fleet::new(seed, 256 * MIB, rate);
+    let mut fleet = Fleet::new(seed, length, rate);
     fleet.world.check_every = 0;
     fleet.world.without_journal();
     fleet.links = dovetail_core::sim::LinkSpec::rate(rate);
-    fleet.agents(100);
+    fleet.agents(agents as usize);
     fleet.all_get();
     fleet.finish(20 * MINUTE);
     let reports = fleet.check_outputs();
     let last = reports.iter().map(|r| r.elapsed_us).max().unwrap() as f64 / 1e6;
-    let ratio = last / mundinger_s(256 * MIB, rate, 100);
+    let ratio = last / mundinger_s(length, rate, agents);
     let copies = fleet.origin_copies(&reports);
     println!(
-        "seed {seed}: last of 100 after {last:.1} s, {ratio:.2} x the bound, {copies:.2} copies"
+        "seed {seed}: last of {agents} after {last:.1} s, {ratio:.2} x the bound, {copies:.2} copies"
     );
     (ratio, copies)
 }
 
 #[test]
-#[ignore = "being tuned"]
-fn a_hundred_agents_come_near_the_bound() {
-    let (ratio, _) = hundred(1);
-    assert!(ratio <= 1.5, "{ratio}");
+fn thirty_agents_do_not_fall_behind_where_they_were() {
+    // The aim is 1.5; measured 1.83 and 1.06.
+    let (ratio, copies) = crowd(1, 30, 64 * MIB);
+    assert!(ratio <= 2.2 && copies <= 1.3, "{ratio} {copies}");
 }
 
 #[test]
-#[ignore = "for tuning"]
-fn thirty() {
-    let rate = 12_500_000;
-    let mut fleet = Fleet::new(1, 64 * MIB, rate);
-    fleet.world.check_every = 0;
-    fleet.world.without_journal();
-    fleet.links = dovetail_core::sim::LinkSpec::rate(rate);
-    fleet.agents(30);
-    fleet.all_get();
-    fleet.finish(20 * MINUTE);
-    let reports = fleet.check_outputs();
-    let last = reports.iter().map(|r| r.elapsed_us).max().unwrap() as f64 / 1e6;
-    println!(
-        "last {last:.1} s, {:.2} x the bound, {:.2} copies",
-        last / mundinger_s(64 * MIB, rate, 30),
-        fleet.origin_copies(&reports)
-    );
+#[ignore = "takes minutes; 1.9 x the bound today, the aim is 1.5"]
+fn a_hundred_agents_come_near_the_bound() {
+    let (ratio, _) = crowd(1, 100, 256 * MIB);
+    assert!(ratio <= 1.5, "{ratio}");
 }

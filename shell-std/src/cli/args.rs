@@ -11,6 +11,7 @@ use std::path::PathBuf;
 /// Downloads over HTTP and from the machines nearby that already have the file, every piece checked.
 #[derive(Debug, Parser)]
 #[command(
+    name = "dovetail",
     version,
     disable_help_subcommand = true,
     max_term_width = 100,
