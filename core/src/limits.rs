@@ -125,8 +125,12 @@ pub const ADDRESSES_PER_DEVICE_MAX: usize = 8;
 /// URLs of one content record.
 pub const URLS_PER_CONTENT_MAX: usize = 32;
 
-/// Peers in one answer: more than an agent dials, little enough for one packet train.
-pub const PEERS_PER_ANSWER_MAX: usize = 50;
+/// Peers in one answer: as many as one content may have connections, so that up to a hundred devices all hear
+/// each other's claims.
+pub const PEERS_PER_ANSWER_MAX: usize = 100;
+
+/// Peers in an answer to a standard client that does not say how many it wants.
+pub const PEERS_PER_ANSWER: usize = 50;
 
 /// Answer to an announce: all swarms with all their peers at about 160 bytes each.
 pub const ANNOUNCE_REPLY_MAX: usize = 4 * 1024 * 1024;
@@ -234,11 +238,14 @@ pub const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
 /// the origin's line although each has gaps, few enough that each piece crosses it early and once.
 pub const ORIGIN_SEATS: usize = 4;
 
-/// What one peer will not deliver within this is given to another that has nothing to do.
-pub const STEAL_WAIT: Duration = Duration::from_millis(150);
+/// Blocks on order at all peers together: what they deliver in this time at their present rate, at least 8 MiB.
+/// Less would leave slow peers unused, more would wait at busy peers while others are idle.
+pub const ON_ORDER: Duration = Duration::from_millis(1250);
+pub const ON_ORDER_BLOCKS_MIN: u32 = 512;
 
-/// Blocks stolen at a time from a peer's queue: 256 KiB.
-pub const STEAL_BLOCKS: u32 = 16;
+/// What a peer will not deliver within this is asked back when another has nothing to do, 256 KiB at a time.
+pub const RECALL_WAIT: Duration = Duration::from_millis(300);
+pub const RECALL_BLOCKS: u32 = 16;
 
 /// A free seat is taken after a random part of this for each neighbour, so that the first to take it is heard
 /// before the others do; a fetcher keeps its seat for a moment when it has nothing to fetch.
@@ -263,17 +270,20 @@ pub const WEB_BLAMES_MAX: u32 = 3;
 /// served before them.
 pub const UPLOAD_PEERS: usize = 4;
 
-/// Peers of one content unchoked at a time, most of them idle.
-pub const UPLOAD_PLACES: usize = 24;
+/// Peers of one content unchoked at a time: those being served and a few who may just have become idle. More
+/// would all ask for a piece that is new here, and wait in line instead of getting it from each other.
+pub const UPLOAD_PLACES: usize = 6;
 
 /// A peer that was just unchoked counts as being served until its first request can be here: two round trips
 /// and this, or at most that.
 pub const UPLOAD_THINKING: Duration = Duration::from_millis(10);
 pub const UPLOAD_GRACE: Duration = Duration::from_millis(300);
 
-/// When all places are taken: an idle one goes to somebody who waits after this long, a used one after this.
+/// When all places are taken: one that is not used, or was used for this long (at least ten round trips), goes
+/// to whoever has waited longest. Short, so that nobody falls behind by bad luck.
 pub const UPLOAD_UNUSED: Duration = Duration::from_millis(500);
-pub const UPLOAD_ROTATION: Duration = Duration::from_secs(10);
+pub const UPLOAD_ROTATION: Duration = Duration::from_millis(500);
+pub const UPLOAD_ROTATION_ROUND_TRIPS: u32 = 10;
 
 /// A peer that takes nothing for this long no longer counts against what is on its way to the others.
 pub const UPLOAD_STUCK: Duration = Duration::from_secs(1);

@@ -11,6 +11,7 @@ use common::{FILE, Fleet, MIB, URL};
 use core::time::Duration;
 use dovetail_core::agent::AgentConfig;
 use dovetail_core::command::{GetRequest, Reply, Verified};
+use dovetail_core::sim::seeds;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -110,15 +111,45 @@ fn crowd(seed: u64, agents: u32, length: u64) -> (f64, f64) {
 }
 
 #[test]
-fn thirty_agents_do_not_fall_behind_where_they_were() {
-    // The aim is 1.5; measured 1.83 and 1.06.
-    let (ratio, copies) = crowd(1, 30, 64 * MIB);
-    assert!(ratio <= 2.2 && copies <= 1.3, "{ratio} {copies}");
+fn thirty_agents_come_near_the_bound_and_share_one_copy() {
+    for seed in seeds(1..=3) {
+        let (ratio, copies) = crowd(seed, 30, 64 * MIB);
+        // Half a second to meet everybody counts for much here.
+        assert!(ratio <= 1.6 && copies <= 1.15, "{ratio} {copies}");
+    }
+}
+
+/// `cargo test --release -p dovetail-core --test swarm -- --ignored --nocapture`; `SIM_SEED=n` for one of them.
+#[test]
+#[ignore = "a minute for each of twenty seeds in the release profile"]
+fn a_hundred_agents_come_near_the_bound_and_share_one_copy() {
+    for seed in seeds(1..=20) {
+        let (ratio, copies) = crowd(seed, 100, 256 * MIB);
+        assert!(ratio <= 1.5 && copies <= 1.1, "{ratio} {copies}");
+    }
 }
 
 #[test]
-#[ignore = "takes minutes; 1.9 x the bound today, the aim is 1.5"]
-fn a_hundred_agents_come_near_the_bound() {
-    let (ratio, _) = crowd(1, 100, 256 * MIB);
-    assert!(ratio <= 1.5, "{ratio}");
+fn many_slow_peers_add_up() {
+    // Twenty seeds that give half a megabyte a second each: a single one would take two minutes.
+    let mut fleet = Fleet::new(5, 64 * MIB, 12_500_000);
+    for _ in 0..20 {
+        let seed = fleet.agent(AgentConfig {
+            upload_limit_bytes_per_s: 500_000,
+            ..Fleet::config()
+        });
+        fleet.share(seed);
+    }
+    fleet.world.run_for(Duration::from_secs(5));
+    let host = fleet.agent(Fleet::config());
+    let request = GetRequest {
+        require_peers: true,
+        ..fleet.request()
+    };
+    let call = fleet.get(host, request);
+    fleet.finish(5 * MINUTE);
+    let took_s = fleet.result(call).unwrap().elapsed_us as f64 / 1e6;
+    let best_s = 64.0 * 1.048576 / 10.0;
+    println!("{took_s:.1} s, at best {best_s:.1} s");
+    assert!(took_s <= 1.25 * best_s, "{took_s}");
 }

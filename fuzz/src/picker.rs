@@ -41,6 +41,7 @@ enum Op {
     },
     Span {
         lane: u8,
+        next: u8,
         most: u8,
         any: bool,
     },
@@ -189,7 +190,14 @@ impl Both {
                 let run = self.picker.pick_slow(lane(n), reach(any), |_| true);
                 self.take_second(lane(n), run);
             }
-            Op::Span { lane: n, most, any } => self.span(lane(n), most, reach(any)),
+            Op::Span {
+                lane: n,
+                next,
+                most,
+                any,
+            } => {
+                self.span(lane(n), next.into(), most, reach(any));
+            }
             Op::Rest { lane: n, any } => {
                 let run = self.picker.pick_rest(lane(n), reach(any));
                 self.take_free(lane(n), run, u32::MAX);
@@ -266,7 +274,9 @@ impl Both {
     }
 
     fn pick(&mut self, source: SourceId, most: u8, reach: Reach) {
+        let can = self.picker.can_pick(source, Some(reach));
         let run = self.picker.pick(source, most.into(), reach);
+        assert_eq!(can && most > 0, run.is_some(), "said beforehand");
         if run.is_none() && most > 0 && reach == Reach::Any {
             let held = self.peers.get(&source).into_iter().flatten();
             assert!(
@@ -326,8 +336,8 @@ impl Both {
             .take(run.count as usize)
     }
 
-    fn span(&mut self, lane: SourceId, most: u8, reach: Reach) {
-        let Some(span) = self.picker.pick_span(lane, most.into(), reach) else {
+    fn span(&mut self, lane: SourceId, next: u32, most: u8, reach: Reach) {
+        let Some(span) = self.picker.pick_span(lane, next, most.into(), reach) else {
             let none = most == 0 || reach == Reach::Scarce;
             assert!(none || !(0..self.geometry.pieces()).any(|p| self.is_free(p)));
             return;

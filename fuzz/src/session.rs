@@ -38,6 +38,9 @@ enum Op {
         piece: u8,
         index: u8,
     },
+    Recall {
+        most: u8,
+    },
     Have {
         piece: u8,
     },
@@ -204,6 +207,10 @@ impl Parent {
                 self.session.cancel(now, block, fx);
                 self.outstanding.remove(&block);
             }
+            Op::Recall { most } => {
+                self.session.recall(now, most.into(), fx);
+                assert!(self.session.recalled_blocks() <= self.session.outstanding_blocks());
+            }
             Op::Have { piece } => {
                 let piece = u32::from(piece) % PIECES;
                 self.have.insert(piece);
@@ -298,7 +305,13 @@ impl Parent {
             assert!(!self.faulted, "said after its fault: {event:?}");
             match event {
                 SessionEvent::Data { run, data } => self.on_data(run, &data),
-                SessionEvent::Choked { released } | SessionEvent::Stalled { released } => {
+                SessionEvent::Choked { released } => {
+                    // With the fast extension what was asked is still answered.
+                    let all = !released.is_empty();
+                    released.into_iter().for_each(|run| self.give_back(run));
+                    assert!(!all || self.outstanding.is_empty(), "all is given back");
+                }
+                SessionEvent::Stalled { released } => {
                     released.into_iter().for_each(|run| self.give_back(run));
                     assert!(self.outstanding.is_empty(), "all is given back");
                 }

@@ -111,6 +111,7 @@ impl Agent {
         };
         Ok(Self {
             jobs: JobConfig {
+                peer_id,
                 has_coordinator: announcer.is_some(),
                 has_peers: !config.peers.is_empty(),
                 proxies,

@@ -9,7 +9,7 @@
 use super::query::Query;
 use crate::announce::messages::{AnnounceEvent, Peer, PeerId};
 use crate::content::bencode::Tree;
-use crate::limits::PEERS_PER_ANSWER_MAX;
+use crate::limits::{PEERS_PER_ANSWER, PEERS_PER_ANSWER_MAX};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -65,9 +65,7 @@ impl TrackerAnnounce {
             port,
             seed: left == Some(0),
             event,
-            want: want
-                .unwrap_or(PEERS_PER_ANSWER_MAX)
-                .min(PEERS_PER_ANSWER_MAX),
+            want: want.unwrap_or(PEERS_PER_ANSWER).min(PEERS_PER_ANSWER_MAX),
             compact: query.text("compact").as_deref() != Some("0"),
             ip: query.parsed("ip").flatten(),
         })
@@ -171,7 +169,7 @@ mod tests {
         assert_eq!(announce.port, 6881);
         assert!(!announce.seed && announce.compact);
         assert_eq!(announce.event, AnnounceEvent::Started);
-        assert_eq!(announce.want, 50);
+        assert_eq!(announce.want, 100);
         let seed = parse(&GOOD.replace("left=10", "left=0&compact=0&numwant=-1&ip=10.0.0.9"));
         let seed = seed.unwrap();
         assert!(seed.seed && !seed.compact);

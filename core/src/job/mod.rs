@@ -37,6 +37,7 @@ use crate::rng::Rng;
 use crate::session::Session;
 use crate::stats::TokenBucket;
 use crate::time::{Deadline, Mono, Now};
+use crate::wire::PeerId;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -91,6 +92,7 @@ pub enum JobEvent {
 #[derive(Debug)]
 pub struct Job {
     request: GetRequest,
+    peer_id: PeerId,
     /// Only verify a complete file, to offer it.
     sharing: bool,
     /// Peers may turn up: somebody knows some.
@@ -160,6 +162,8 @@ struct Recheck {
 /// What a job must know of its agent.
 #[derive(Clone, Debug)]
 pub struct JobConfig {
+    /// Who we are to our peers.
+    pub peer_id: PeerId,
     pub has_coordinator: bool,
     /// There are peers to ask for everything, besides those a request names.
     pub has_peers: bool,
@@ -198,6 +202,7 @@ impl Job {
             stale: Stale::default(),
             sharing: false,
             may_meet,
+            peer_id: config.peer_id,
             request,
         };
         if job.request.sha256.is_some() {

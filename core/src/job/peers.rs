@@ -5,10 +5,12 @@ use super::{Around, Job, JobEvent, Phase, Sessions, Stale};
 use crate::content::{Bitfield, Digest, HashRequest, Run};
 use crate::ids::SourceId;
 use crate::limits::{
-    CLAIM_PATIENCE, ORIGIN_SEATS, PEERS_ENOUGH_BYTES_PER_S, PEERS_SHORT_FOR,
-    PEERS_SHORT_FOR_WITH_FETCHERS, PIPELINE_BLOCKS_MIN, SEAT_LOT, STEAL_BLOCKS, STEAL_WAIT,
+    BLOCK_LEN, CLAIM_PATIENCE, ON_ORDER, ON_ORDER_BLOCKS_MIN, ORIGIN_SEATS,
+    PEERS_ENOUGH_BYTES_PER_S, PEERS_SHORT_FOR, PEERS_SHORT_FOR_WITH_FETCHERS, PIPELINE_BLOCKS_MIN,
+    RECALL_BLOCKS, RECALL_WAIT, SEAT_LOT,
 };
 use crate::picker::{Picker, Reach, Took};
+use crate::session::Session;
 use crate::stats::SourceClass;
 use crate::time::Mono;
 use alloc::collections::BTreeMap;
@@ -158,68 +160,92 @@ impl Job {
         if self.learning.is_some() || self.limit.available(a.now.mono) == 0 {
             return;
         }
+        let mut budget = self.budget(a);
         if stale.all {
             let ids: Vec<SourceId> = a.sessions.keys().copied().collect();
-            ids.into_iter()
-                .for_each(|source| self.top_up_peer(source, a));
+            for source in ids {
+                self.top_up_peer(source, &mut budget, a);
+            }
         } else {
-            stale
-                .peers
-                .iter()
-                .for_each(|source| self.top_up_peer(*source, a));
+            for source in &stale.peers {
+                self.top_up_peer(*source, &mut budget, a);
+            }
         }
     }
 
-    fn top_up_peer(&mut self, source: SourceId, a: &mut Around<'_>) {
-        let mono = a.now.mono;
-        let Some(picker) = &self.picker else { return };
-        let wants = picker.wants(source);
-        let Some(session) = a.sessions.get_mut(&source) else {
+    /// Blocks that may be asked for on top of what all peers owe. What waits at a busy peer, an idle one cannot
+    /// give; so there is no more on order than the peers deliver in a while, however many they are.
+    fn budget(&mut self, a: &Around<'_>) -> u32 {
+        let owed: u32 = a.sessions.values().map(Session::outstanding_blocks).sum();
+        let rate = self.tally.peer_rate.bytes_per_s(a.now.mono);
+        let bytes = rate.saturating_mul(ON_ORDER.as_millis() as u64) / 1000;
+        u32::try_from(bytes / u64::from(BLOCK_LEN))
+            .unwrap_or(u32::MAX)
+            .max(ON_ORDER_BLOCKS_MIN)
+            .saturating_sub(owed)
+    }
+
+    fn top_up_peer(&mut self, source: SourceId, budget: &mut u32, a: &mut Around<'_>) {
+        let reach = self.reach_for(source, a.sessions);
+        let (Some(picker), Some(session)) = (&self.picker, a.sessions.get_mut(&source)) else {
             return;
         };
-        session.set_interested(mono, wants, a.fx);
-        if !wants {
-            return;
-        }
-        let room = session.room(mono);
+        let mono = a.now.mono;
         // Ranges are asked for in worthwhile lengths, not one per block that comes in.
         let least = if session.speaks_ranges() {
             RANGE_BLOCKS_LEAST
         } else {
             1
         };
+        let may_use = || *budget >= least && picker.can_pick(source, reach);
+        let wants =
+            picker.wants(source) && (session.we_want() || !session.speaks_ranges() || may_use());
+        session.set_interested(mono, wants, a.fx);
+        let room = session.room(mono).min(*budget);
         if room >= least || (room > 0 && session.outstanding_blocks() == 0) {
-            self.ask(source, room, a);
+            *budget -= self.ask(source, room, a);
+        }
+        self.decline_unused(source, a);
+        recall_excess(source, a);
+    }
+
+    /// A place at a peer of ours that we cannot use is somebody else's. Other clients would take long to give it
+    /// back; and at the end it serves to take work from the slow.
+    fn decline_unused(&self, source: SourceId, a: &mut Around<'_>) {
+        let is_end = self.picker.as_ref().is_some_and(Picker::is_end_game);
+        if let Some(session) = a.sessions.get_mut(&source)
+            && session.speaks_ranges()
+            && !session.they_choke()
+            && session.outstanding_blocks() == 0
+            && !is_end
+        {
+            session.set_interested(a.now.mono, false, a.fx);
         }
     }
 
-    fn ask(&mut self, source: SourceId, mut room: u32, a: &mut Around<'_>) {
+    /// Ask a peer for at most `room` blocks; returns for how many it was asked.
+    fn ask(&mut self, source: SourceId, room: u32, a: &mut Around<'_>) -> u32 {
+        let mut left = room;
         let mut scarce = Vec::new();
-        while room > 0 {
-            let starving = self.is_starving(a.sessions);
+        while left > 0 {
+            let reach = self.reach_for(source, a.sessions);
             let Some(picker) = &mut self.picker else {
-                return;
+                break;
             };
-            let reach = if picker.peer_is_complete(source) && !starving {
-                Reach::Scarce
-            } else {
-                Reach::Any
+            let run = match reach {
+                Some(reach) => picker.pick(source, left, reach),
+                None => picker.pick_begun(source, left),
             };
-            let full = picker.open_bytes() >= OPEN_BYTES_MAX;
-            let run = if full {
-                picker.pick_begun(source, room)
-            } else {
-                picker.pick(source, room, reach)
+            let run = run.or_else(|| pick_duplicate(picker, source, left, a.sessions, a.now.mono));
+            let Some(run) = run else {
+                recall_for(source, left, a);
+                break;
             };
-            let run = run
-                .or_else(|| steal(picker, source, room, a))
-                .or_else(|| pick_duplicate(picker, source, room, a.sessions, a.now.mono));
-            let Some(run) = run else { break };
             if picker.is_scarce(run.piece) && self.claimed.insert(run.piece) {
                 scarce.push(run.piece);
             }
             self.limit.take(picker.geometry().run_len(run).into());
-            room -= run.count.min(room);
+            left -= run.count.min(left);
             if let Some(session) = a.sessions.get_mut(&source) {
                 session.request(a.now.mono, run, a.fx);
             }
@@ -229,6 +255,19 @@ impl Job {
                 pieces: scarce,
                 on: true,
             });
+        }
+        room - left
+    }
+
+    /// Which pieces may be begun with this peer; none while memory is full.
+    fn reach_for(&self, source: SourceId, sessions: &Sessions) -> Option<Reach> {
+        let picker = self.picker.as_ref()?;
+        if picker.open_bytes() >= OPEN_BYTES_MAX {
+            None
+        } else if picker.peer_is_complete(source) && !self.is_starving(sessions) {
+            Some(Reach::Scarce)
+        } else {
+            Some(Reach::Any)
         }
     }
 
@@ -260,7 +299,7 @@ impl Job {
             return Some(Reach::Any);
         }
         // While neighbours fetch for all of us, their origin is what is slow: more askers would not help it.
-        let seats_taken = picker.claimants() >= ORIGIN_SEATS;
+        let seats_taken = picker.claimants().len() >= ORIGIN_SEATS;
         let patience = if seats_taken {
             PEERS_SHORT_FOR_WITH_FETCHERS
         } else {
@@ -276,7 +315,13 @@ impl Job {
             return Some(Reach::Any);
         }
         if self.web.is_fetching(now) {
-            return Some(Reach::Scarce);
+            // More than enough took a seat at once: those with the highest ids leave theirs.
+            let lower = |id: &SourceId| {
+                let session = sessions.get(id);
+                session.is_some_and(|s| s.peer_id().0 < self.peer_id.0)
+            };
+            let stays = picker.claimants().iter().filter(|id| lower(id)).count() < ORIGIN_SEATS;
+            return stays.then_some(Reach::Scarce);
         }
         if seats_taken {
             self.seat_at = None;
@@ -340,28 +385,40 @@ impl Job {
     }
 }
 
-/// Take over what another peer would deliver last, if this one has nothing to do meanwhile.
-fn steal(picker: &mut Picker, source: SourceId, room: u32, a: &mut Around<'_>) -> Option<Run> {
+/// Ask back what a busy peer would deliver last, for one that has nothing to do. It is free again, for whoever is
+/// idle then, when the busy one says that it has not begun it; so nothing comes twice.
+fn recall_for(source: SourceId, room: u32, a: &mut Around<'_>) {
     let now = a.now.mono;
-    let mine = a.sessions.get_mut(&source)?.expected_wait(now);
-    let (wait, victim) = a
+    let Some(mine) = a.sessions.get_mut(&source).map(|s| s.expected_wait(now)) else {
+        return;
+    };
+    let busiest = a
         .sessions
         .iter_mut()
-        .filter(|(id, _)| **id != source)
+        .filter(|(id, session)| **id != source && session.recalled_blocks() == 0)
         .map(|(id, session)| (session.expected_wait(now), *id))
-        .max()?;
-    if wait < STEAL_WAIT || wait < mine * 2 {
-        return None;
+        .max();
+    if let Some((wait, id)) = busiest
+        && wait >= RECALL_WAIT.max(mine * 2)
+        && let Some(session) = a.sessions.get_mut(&id)
+    {
+        let half = session.outstanding_blocks() / 2;
+        session.recall(now, room.min(RECALL_BLOCKS).min(half), a.fx);
     }
-    let run = a
-        .sessions
-        .get(&victim)?
-        .last_asked(room.min(STEAL_BLOCKS))?;
-    if picker.peer_lacks(source, run.piece) || !picker.hand_over(victim, source, run) {
-        return None;
+}
+
+/// A peer that turned out slower than it seemed gives back what would take it long: others may be idle, and what
+/// all peers have on order together is bounded.
+fn recall_excess(source: SourceId, a: &mut Around<'_>) {
+    let has_others = a.sessions.len() > 1;
+    if let Some(session) = a.sessions.get_mut(&source)
+        && has_others
+        && session.recalled_blocks() == 0
+        && session.expected_wait(a.now.mono) > ON_ORDER * 2
+    {
+        let excess = session.excess(a.now.mono);
+        session.recall(a.now.mono, excess, a.fx);
     }
-    a.sessions.get_mut(&victim)?.cancel_run(now, run, a.fx);
-    Some(run)
 }
 
 /// Ask a second source for the last blocks, if nothing else is left and the first would take much longer.
@@ -389,7 +446,7 @@ fn pick_duplicate(
 }
 
 /// Blocks that come sooner than this are not worth asking for twice.
-const END_GAME_WAIT_US: u64 = 500_000;
+const END_GAME_WAIT_US: u64 = 1_000_000;
 
 /// The shortest range worth asking for while others are under way: 256 KiB.
 const RANGE_BLOCKS_LEAST: u32 = 16;

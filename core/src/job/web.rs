@@ -33,6 +33,8 @@ pub(super) struct Web {
     /// Bytes taken in and not yet given back as credit: memory or the rate limit is used up.
     owed: VecDeque<(Lane, usize)>,
     last_fetch: Option<Mono>,
+    /// The piece after the last one a lane was given: where the next one goes on.
+    next: u32,
     /// What the source said while it was being asked.
     said: Vec<WebEvent>,
     failure: Option<Failure>,
@@ -76,6 +78,7 @@ impl Web {
             lanes: BTreeMap::new(),
             owed: VecDeque::new(),
             last_fetch: None,
+            next: NOWHERE,
             said: Vec::new(),
             failure: None,
             blames: 0,
@@ -265,7 +268,7 @@ impl Job {
         if let (Some((lane, work)), Some(picker)) =
             (self.web.lanes.iter_mut().next(), &mut self.picker)
         {
-            let _ = picker.pick_span(source_of(*lane), u32::MAX, Reach::Any);
+            let _ = picker.pick_span(source_of(*lane), 0, u32::MAX, Reach::Any);
             work.end = geometry.length();
         }
         self.phase = Phase::Running;
@@ -306,6 +309,16 @@ impl Job {
                 picker.begin_reserved(source_of(lane), block.piece);
             }
             self.on_block(source_of(lane), block, data, a);
+            let is_last = geometry.blocks_in(block.piece) == block.index + 1;
+            if is_last
+                && self
+                    .picker
+                    .as_ref()
+                    .is_some_and(|p| !p.is_scarce(block.piece))
+            {
+                // Somebody else was at it, too: go elsewhere, lest both go on side by side.
+                self.web.next = NOWHERE;
+            }
             self.piece_arrived(block.piece, a);
         }
     }
@@ -502,7 +515,8 @@ impl Job {
             geometry.piece_offset(span.start)
                 ..geometry.piece_offset(span.end).min(geometry.length())
         };
-        if let Some(span) = picker.pick_span(source, pieces, reach) {
+        if let Some(span) = picker.pick_span(source, self.web.next, pieces, reach) {
+            self.web.next = span.end;
             return Some(bytes(span));
         }
         let slow = |other| {
@@ -518,7 +532,7 @@ impl Job {
         self.steal_half(a)?;
         self.picker
             .as_mut()?
-            .pick_span(source, u32::MAX, reach)
+            .pick_span(source, NOWHERE, u32::MAX, reach)
             .map(bytes)
     }
 
@@ -666,6 +680,9 @@ impl Job {
         }
     }
 }
+
+/// No piece to go on from: the picker chooses.
+const NOWHERE: u32 = u32::MAX;
 
 /// Pieces claimed at a time: more than a fetcher's lanes reach in a second.
 const CLAIMS_MAX: usize = 64;

@@ -182,6 +182,19 @@ impl Picker {
         self.peers.get(&source).is_some_and(|p| p.useful > 0)
     }
 
+    /// Whether something this peer has is not asked of anybody.
+    pub fn can_pick(&self, source: SourceId, reach: Option<Reach>) -> bool {
+        let Some(peer) = self.peers.get(&source) else {
+            return false;
+        };
+        let begun = || {
+            self.partial
+                .iter()
+                .any(|(piece, partial)| peer.have.has(*piece) && partial.has_free(source))
+        };
+        begun() || reach.is_some_and(|reach| self.find_free(source, reach).is_some())
+    }
+
     pub fn peer_lacks(&self, source: SourceId, piece: u32) -> bool {
         self.peers.get(&source).is_some_and(|p| !p.have.has(piece))
     }
@@ -237,13 +250,9 @@ impl Picker {
         });
     }
 
-    /// How many neighbours are fetching from a scarce source right now.
-    pub fn claimants(&self) -> usize {
-        self.claims
-            .values()
-            .flatten()
-            .collect::<BTreeSet<_>>()
-            .len()
+    /// The neighbours that are fetching from a scarce source right now.
+    pub fn claimants(&self) -> BTreeSet<SourceId> {
+        self.claims.values().flatten().copied().collect()
     }
 
     fn is_claimed(&self, piece: u32) -> bool {
@@ -266,25 +275,33 @@ impl Picker {
         })
     }
 
-    /// Consecutive free pieces for an HTTP lane, now reserved for it: at most `max_pieces`.
+    /// Consecutive free pieces for an HTTP lane, now reserved for it: at most `max_pieces`, starting at `next` if
+    /// that suits. Devices that go on where they were, instead of jumping about, meet only where one comes to
+    /// what another has begun: so few pieces are fetched twice by devices that do not hear each other's claims.
     pub fn pick_span(
         &mut self,
         lane: SourceId,
+        next: u32,
         max_pieces: u32,
         reach: Reach,
     ) -> Option<Range<u32>> {
-        let first = self.first_for_span(reach)?;
+        let first = if self.suits_span(next, reach) {
+            next
+        } else {
+            self.first_for_span(reach)?
+        };
         let mut end = first;
-        while end < self.geometry.pieces()
-            && end - first < max_pieces
-            && self.state(end) == State::Free
-            && (reach == Reach::Any || self.is_scarce(end))
-            && (end == first || !self.is_claimed(end))
-        {
+        while end - first < max_pieces && (end == first || self.suits_span(end, reach)) {
             self.set_state(end, State::Reserved(lane));
             end += 1;
         }
         (end > first).then_some(first..end)
+    }
+
+    fn suits_span(&self, piece: u32, reach: Reach) -> bool {
+        self.state(piece) == State::Free
+            && (reach == Reach::Any || self.is_scarce(piece))
+            && !self.is_claimed(piece)
     }
 
     /// Blocks of begun pieces that only others are asked for, to ask of this source too: the end game.
@@ -406,17 +423,6 @@ impl Picker {
             partial.release(source, run.first..run.first.saturating_add(run.count));
         }
         self.close_if_untouched(run.piece);
-    }
-
-    /// Blocks asked of one source are asked of another instead. The other must have the piece.
-    pub fn hand_over(&mut self, from: SourceId, to: SourceId, run: Run) -> bool {
-        let Some(partial) = self.partial.get_mut(&run.piece) else {
-            return false;
-        };
-        partial.release(from, run.first..run.first.saturating_add(run.count));
-        let taken = partial.reserve_run(to, run);
-        self.close_if_untouched(run.piece);
-        taken
     }
 
     /// Everything asked of or reserved for this source is free again.

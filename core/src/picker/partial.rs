@@ -81,21 +81,6 @@ impl Partial {
         })
     }
 
-    /// Exactly these blocks, if all are free.
-    pub(super) fn reserve_run(&mut self, source: SourceId, run: Run) -> bool {
-        let span = run.first as usize..(run.first + run.count) as usize;
-        let joins = self.may_join(source);
-        match self.blocks.get_mut(span) {
-            Some(slots) if joins && slots.iter().all(Slot::is_free) => {
-                slots
-                    .iter_mut()
-                    .for_each(|slot| slot.askers = [Some(source), None]);
-                true
-            }
-            _ => false,
-        }
-    }
-
     fn reserve_where(
         &mut self,
         source: SourceId,

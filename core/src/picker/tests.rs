@@ -4,6 +4,10 @@ use crate::limits::BLOCK_LEN;
 const A: SourceId = SourceId(1);
 const B: SourceId = SourceId(2);
 const C: SourceId = SourceId(3);
+const D: SourceId = SourceId(4);
+
+/// No piece to go on from.
+const NOWHERE: u32 = u32::MAX;
 
 /// Pieces of four blocks, the last piece of one short block.
 fn picker(pieces: u32) -> Picker {
@@ -85,8 +89,8 @@ fn a_claimed_scarce_piece_is_left_to_the_neighbour_until_nothing_else_is_left() 
     p.claim(B, 0);
     p.claim(B, 1);
     assert_eq!(p.pick(A, 9, Reach::Scarce), None);
-    assert_eq!(p.pick_span(C, 9, Reach::Scarce), None);
-    assert_eq!(p.claimants(), 1);
+    assert_eq!(p.pick_span(C, NOWHERE, 9, Reach::Scarce), None);
+    assert_eq!(p.claimants(), BTreeSet::from([B]));
     p.unclaim(B, 1);
     assert_eq!(p.pick(A, 9, Reach::Scarce).unwrap().piece, 1);
     assert_eq!(p.pick(A, 9, Reach::Any).unwrap().piece, 0);
@@ -100,7 +104,7 @@ fn a_piece_a_downloading_peer_holds_is_not_scarce() {
     p.peer_has_all(A);
     p.peer_has(B, 0);
     assert!(!p.is_scarce(0) && p.is_scarce(1));
-    assert_eq!(p.pick_span(C, 9, Reach::Scarce), Some(1..2));
+    assert_eq!(p.pick_span(C, NOWHERE, 9, Reach::Scarce), Some(1..2));
     assert_eq!(p.pick(A, 9, Reach::Scarce), None);
     assert!(p.pick(A, 9, Reach::Any).is_some());
     p.remove_source(B);
@@ -111,12 +115,12 @@ fn a_piece_a_downloading_peer_holds_is_not_scarce() {
 #[test]
 fn spans_are_reserved_released_and_reached_in_order() {
     let mut p = picker(10);
-    let span = p.pick_span(A, 6, Reach::Any).unwrap();
+    let span = p.pick_span(A, NOWHERE, 6, Reach::Any).unwrap();
     assert_eq!(span, 0..6);
-    assert_eq!(p.pick_span(B, 9, Reach::Any), Some(6..10));
+    assert_eq!(p.pick_span(B, NOWHERE, 9, Reach::Any), Some(6..10));
     assert!(p.begin_reserved(A, 0) && !p.begin_reserved(B, 1));
     p.release_span(A, 3..6);
-    assert_eq!(p.pick_span(C, 9, Reach::Any), Some(3..6));
+    assert_eq!(p.pick_span(C, NOWHERE, 9, Reach::Any), Some(3..6));
     take(
         &mut p,
         A,
@@ -129,8 +133,41 @@ fn spans_are_reserved_released_and_reached_in_order() {
     assert!(p.finish_if_whole(0));
     p.verified(0);
     p.remove_source(A);
-    assert_eq!(p.pick_span(B, 9, Reach::Any), Some(1..3));
+    assert_eq!(p.pick_span(B, NOWHERE, 9, Reach::Any), Some(1..3));
     p.check();
+}
+
+#[test]
+fn a_lane_goes_on_where_it_was_while_that_piece_is_its_to_fetch() {
+    let mut p = picker(10);
+    p.add_peer(D);
+    p.peer_has(D, 6);
+    assert_eq!(p.pick_span(A, 4, 1, Reach::Scarce), Some(4..5));
+    p.claim(D, 8);
+    assert_eq!(p.pick_span(A, 7, 9, Reach::Scarce), Some(7..8));
+    for taken in [4, 6, 8, NOWHERE] {
+        let span = p.pick_span(B, taken, 1, Reach::Scarce).unwrap();
+        assert_ne!(span.start, taken);
+        p.release_span(B, span);
+    }
+    assert_eq!(p.pick_span(B, 6, 1, Reach::Any), Some(6..7));
+    p.check();
+}
+
+#[test]
+fn what_can_be_picked_is_said_beforehand() {
+    let mut p = picker(2);
+    for s in [A, B] {
+        p.add_peer(s);
+    }
+    p.peer_has(A, 0);
+    assert!(p.can_pick(A, Some(Reach::Any)) && !p.can_pick(B, Some(Reach::Any)));
+    assert!(!p.can_pick(A, Some(Reach::Scarce)) && !p.can_pick(A, None));
+    p.pick(A, 3, Reach::Any).unwrap();
+    assert!(p.can_pick(A, None), "a begun piece has a block left");
+    p.pick(A, 1, Reach::Any).unwrap();
+    assert!(!p.can_pick(A, Some(Reach::Any)));
+    assert!(p.wants(A), "it is on its way and not here");
 }
 
 #[test]

@@ -10,8 +10,9 @@
 use crate::content::{Bitfield, Geometry};
 use crate::ids::SourceId;
 use crate::limits::{
-    SEND_PER_STREAM, UPLOAD_GRACE, UPLOAD_PEERS, UPLOAD_PLACES, UPLOAD_ROTATION, UPLOAD_THINKING,
-    UPLOAD_UNUSED, UPLOAD_WINDOW, UPLOAD_WINDOW_MIN, UPLOADS_READING_MAX,
+    SEND_PER_STREAM, UPLOAD_GRACE, UPLOAD_PEERS, UPLOAD_PLACES, UPLOAD_ROTATION,
+    UPLOAD_ROTATION_ROUND_TRIPS, UPLOAD_THINKING, UPLOAD_UNUSED, UPLOAD_WINDOW, UPLOAD_WINDOW_MIN,
+    UPLOADS_READING_MAX,
 };
 use crate::machine::Effects;
 use crate::session::{Session, Upload};
@@ -43,6 +44,8 @@ struct Place {
     since: Mono,
     /// Until its first request can be here.
     grace: Duration,
+    /// How long it may be used while others wait.
+    turn: Duration,
     last_used: Mono,
 }
 
@@ -121,11 +124,13 @@ impl Serve {
                 .and_then(Session::round_trip)
                 .unwrap_or(UPLOAD_GRACE);
             let grace = (round_trip * 2 + UPLOAD_THINKING).min(UPLOAD_GRACE);
+            let turn = UPLOAD_ROTATION.max(round_trip * UPLOAD_ROTATION_ROUND_TRIPS);
             self.places.insert(
                 next,
                 Place {
                     since: now,
                     grace,
+                    turn,
                     last_used: now,
                 },
             );
@@ -156,7 +161,7 @@ impl Serve {
         let over = || {
             self.places
                 .iter()
-                .filter(|(_, p)| p.since + UPLOAD_ROTATION <= now)
+                .filter(|(_, p)| p.since + p.turn <= now)
                 .min_by_key(|(_, p)| p.since)
         };
         unused.or_else(over).map(|(id, _)| *id)
@@ -292,7 +297,7 @@ impl Serve {
                 p.since + UPLOAD_GRACE
             }
         };
-        let due = |p: &Place| (p.since + UPLOAD_ROTATION).min(unused(p));
+        let due = |p: &Place| (p.since + p.turn).min(unused(p));
         let at = self
             .places
             .values()

@@ -33,7 +33,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use core::time::Duration;
-use requests::{Arrival, Requests, runs_of};
+use requests::{Arrival, Requests, blocks, runs_of};
 use uploads::Uploads;
 pub use uploads::{Asked, Upload};
 
@@ -471,16 +471,28 @@ impl Session {
         {
             return 0;
         }
-        let answered_late = self.requests.late(now);
-        let least = if self.speaks_ranges() {
-            PIPELINE_BLOCKS_MIN_RANGED
-        } else {
-            PIPELINE_BLOCKS_MIN
+        let outstanding = self.requests.outstanding();
+        let queued = outstanding + self.requests.late(now);
+        self.depth(now)
+            .saturating_sub(outstanding)
+            .min(self.request_queue.saturating_sub(queued))
+    }
+
+    /// Blocks outstanding beyond what this peer is worth asking for: it has become slower.
+    pub fn excess(&mut self, now: Mono) -> u32 {
+        self.requests.outstanding().saturating_sub(self.depth(now))
+    }
+
+    fn depth(&mut self, now: Mono) -> u32 {
+        let least = match self.requests.rate_bytes_per_s(now) {
+            _ if !self.speaks_ranges() => PIPELINE_BLOCKS_MIN,
+            0 => PIPELINE_BLOCKS_MIN_RANGED,
+            // What a slow peer would take more than a second for, a quicker one could give.
+            rate => u32::try_from(rate / u64::from(BLOCK_LEN))
+                .unwrap_or(u32::MAX)
+                .clamp(PIPELINE_BLOCKS_MIN, PIPELINE_BLOCKS_MIN_RANGED),
         };
-        self.requests.room(now, least).min(
-            self.request_queue
-                .saturating_sub(self.requests.outstanding() + answered_late),
-        )
+        self.requests.depth(now, least)
     }
 
     pub fn request(&mut self, now: Mono, run: Run, fx: &mut Effects) {
@@ -525,18 +537,21 @@ impl Session {
         }
     }
 
-    /// What this peer will deliver last, at most half of what it owes.
-    pub fn last_asked(&self, max_blocks: u32) -> Option<Run> {
-        self.requests
-            .last_run(max_blocks.min(self.requests.outstanding() / 2).max(1))
+    /// Ask back what this peer would deliver last. What it has not begun it rejects; without the fast extension it
+    /// would not say so, and nothing is asked back.
+    pub fn recall(&mut self, now: Mono, max_blocks: u32, fx: &mut Effects) {
+        let mut left = if self.fast { max_blocks } else { 0 };
+        while left > 0
+            && let Some(run) = self.requests.recall(left)
+        {
+            left -= run.count;
+            self.cancel_runs(now, &[run], fx);
+        }
     }
 
-    /// A run that somebody else is asked for instead.
-    pub fn cancel_run(&mut self, now: Mono, run: Run, fx: &mut Effects) {
-        let asked: Vec<Block> = blocks(run)
-            .filter(|block| self.requests.cancel(*block))
-            .collect();
-        self.cancel_runs(now, &runs_of(asked.into_iter()), fx);
+    /// Blocks asked back, about which nothing was heard yet.
+    pub fn recalled_blocks(&self) -> u32 {
+        self.requests.recalled()
     }
 
     pub fn ask_hashes(&mut self, now: Mono, request: HashRequest, fx: &mut Effects) {
@@ -638,6 +653,10 @@ impl Session {
         self.interest.they_want
     }
 
+    pub const fn we_want(&self) -> bool {
+        self.interest.we_want
+    }
+
     pub const fn we_choke(&self) -> bool {
         self.interest.we_choke
     }
@@ -731,9 +750,13 @@ impl Session {
         match message {
             Message::Choke => {
                 self.interest.they_choke = true;
-                ev.push(SessionEvent::Choked {
-                    released: self.requests.give_up(),
-                });
+                // With the fast extension each request still gets its block or its reject (BEP 6).
+                let released = if self.fast {
+                    Vec::new()
+                } else {
+                    self.requests.give_up()
+                };
+                ev.push(SessionEvent::Choked { released });
             }
             Message::Unchoke => {
                 self.interest.they_choke = false;
@@ -1049,13 +1072,6 @@ impl Session {
 
 /// What a peer that does not tell its `reqq` is taken to queue.
 const REQUEST_QUEUE_UNTOLD: u32 = 250;
-
-fn blocks(run: Run) -> impl Iterator<Item = Block> {
-    (run.first..run.first.saturating_add(run.count)).map(move |index| Block {
-        piece: run.piece,
-        index,
-    })
-}
 
 fn run_of(asked: &Asked) -> Run {
     Run {

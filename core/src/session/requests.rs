@@ -9,17 +9,20 @@ use crate::limits::BLOCK_LEN;
 use crate::limits::{PIPELINE_BLOCKS_MAX, PIPELINE_MARGIN};
 use crate::stats::Rate;
 use crate::time::Mono;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     asked: BTreeMap<Block, Mono>,
+    /// Of these, the ones the peer was told to leave if it has not begun them: its block or its reject will come.
+    recalled: BTreeSet<Block>,
     /// Asked, then cancelled or given up: an answer may still be on its way and is no fault.
     late: BTreeMap<Block, Late>,
     rate: Rate,
     fastest_answer: Option<Duration>,
+    answered_blocks: u32,
     last_progress: Mono,
 }
 
@@ -43,20 +46,18 @@ impl Requests {
         if self.asked.is_empty() {
             self.last_progress = now;
         }
-        for index in run.first..run.first + run.count {
-            let block = Block {
-                piece: run.piece,
-                index,
-            };
+        for block in blocks(run) {
+            self.recalled.remove(&block);
             self.asked.insert(block, now);
         }
     }
 
     pub(super) fn arrived(&mut self, now: Mono, block: Block, len: u32) -> Arrival {
-        if let Some(at) = self.asked.remove(&block) {
+        if let Some(at) = self.take(block) {
             let took = now.since(at);
             self.fastest_answer = Some(self.fastest_answer.map_or(took, |f| f.min(took)));
             self.last_progress = now;
+            self.answered_blocks = self.answered_blocks.saturating_add(1);
             self.rate.add(now, len.into());
             return Arrival::Expected;
         }
@@ -75,12 +76,17 @@ impl Requests {
     /// Will not come any more (rejected).
     pub(super) fn rejected(&mut self, block: Block) -> bool {
         // Answers come in order: what was given up earlier is settled first.
-        !self.settle_late(block) && self.asked.remove(&block).is_some()
+        !self.settle_late(block) && self.take(block).is_some()
+    }
+
+    fn take(&mut self, block: Block) -> Option<Mono> {
+        self.recalled.remove(&block);
+        self.asked.remove(&block)
     }
 
     /// No longer wanted; true if it was outstanding, so that the peer is to be told.
     pub(super) fn cancel(&mut self, block: Block) -> bool {
-        match self.asked.remove(&block) {
+        match self.take(block) {
             Some(at) => {
                 self.expect_late(block, at);
                 true
@@ -89,30 +95,38 @@ impl Requests {
         }
     }
 
-    /// The end of what was asked last: what will come last, if the peer answers in order.
-    pub(super) fn last_run(&self, max_blocks: u32) -> Option<Run> {
-        let latest = self.asked.values().max()?;
-        let (last, _) = self.asked.iter().rev().find(|(_, at)| *at == latest)?;
+    /// Take back the end of what was asked last, which will come last if the peer answers in order: at most
+    /// `max_blocks`, none of them taken back before.
+    pub(super) fn recall(&mut self, max_blocks: u32) -> Option<Run> {
+        let free = |(block, _): &(&Block, &Mono)| !self.recalled.contains(block);
+        let (_, &latest) = self.asked.iter().filter(free).max_by_key(|(_, at)| **at)?;
+        let due = |block: &Block| {
+            self.asked.get(block) == Some(&latest) && !self.recalled.contains(block)
+        };
+        let last = *self.asked.keys().rev().find(|block| due(block))?;
         let mut run = Run {
             piece: last.piece,
             first: last.index,
             count: 1,
         };
         while run.count < max_blocks
-            && let Some(before) = run.first.checked_sub(1)
-            && self.asked.get(&Block {
-                piece: run.piece,
-                index: before,
-            }) == Some(latest)
+            && let Some(index) = run.first.checked_sub(1)
+            && due(&Block { index, ..last })
         {
-            run.first = before;
+            run.first = index;
             run.count += 1;
         }
+        self.recalled.extend(blocks(run));
         Some(run)
+    }
+
+    pub(super) fn recalled(&self) -> u32 {
+        self.recalled.len() as u32
     }
 
     /// Everything outstanding is given up, as runs.
     pub(super) fn give_up(&mut self) -> Vec<Run> {
+        self.recalled.clear();
         let asked = core::mem::take(&mut self.asked);
         let runs = runs_of(asked.keys().copied());
         for (block, at) in asked {
@@ -159,8 +173,9 @@ impl Requests {
         self.asked.contains_key(&block)
     }
 
-    /// Blocks that may be asked for on top of what is outstanding.
-    pub(super) fn room(&mut self, now: Mono, least: u32) -> u32 {
+    /// Blocks to have outstanding. A first quick answer may be a burst: no more than was answered before is
+    /// added to the least.
+    pub(super) fn depth(&mut self, now: Mono, least: u32) -> u32 {
         let answer = self
             .fastest_answer
             .unwrap_or_default()
@@ -169,8 +184,8 @@ impl Requests {
         let bytes = self.rate.bytes_per_s(now).saturating_mul(horizon_us) / 1_000_000;
         let blocks = u32::try_from(bytes / u64::from(BLOCK_LEN)).unwrap_or(u32::MAX);
         blocks
+            .min(least.saturating_add(self.answered_blocks))
             .clamp(least, PIPELINE_BLOCKS_MAX)
-            .saturating_sub(self.outstanding())
     }
 
     pub(super) fn rate_bytes_per_s(&mut self, now: Mono) -> u64 {
@@ -193,6 +208,13 @@ const LATE_COUNTS_FOR: Duration = Duration::from_secs(30);
 
 /// Requests given up that are remembered for one peer.
 const LATE_MAX: usize = 4096;
+
+pub(super) fn blocks(run: Run) -> impl Iterator<Item = Block> {
+    (run.first..run.first.saturating_add(run.count)).map(move |index| Block {
+        piece: run.piece,
+        index,
+    })
+}
 
 /// Consecutive blocks joined to runs.
 pub(super) fn runs_of(blocks: impl Iterator<Item = Block>) -> Vec<Run> {
@@ -228,7 +250,10 @@ mod tests {
     #[test]
     fn the_pipeline_grows_with_rate_and_answer_time() {
         let mut r = Requests::default();
-        assert_eq!(r.room(Mono::ZERO, PIPELINE_BLOCKS_MIN), PIPELINE_BLOCKS_MIN);
+        assert_eq!(
+            r.depth(Mono::ZERO, PIPELINE_BLOCKS_MIN),
+            PIPELINE_BLOCKS_MIN
+        );
         // 100 blocks a second over a path that answers in 100 ms.
         for i in 0..300_u32 {
             let at = Mono::from_us(u64::from(i) * 10_000);
@@ -243,11 +268,11 @@ mod tests {
         let expected =
             100 * (Duration::from_millis(100) + PIPELINE_MARGIN).as_millis() as u32 / 1000;
         assert!(
-            r.room(now, PIPELINE_BLOCKS_MIN)
+            r.depth(now, PIPELINE_BLOCKS_MIN)
                 .abs_diff(expected.max(PIPELINE_BLOCKS_MIN))
                 <= 4,
             "{}",
-            r.room(now, PIPELINE_BLOCKS_MIN)
+            r.depth(now, PIPELINE_BLOCKS_MIN)
         );
     }
 

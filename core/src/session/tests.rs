@@ -103,10 +103,14 @@ impl Side {
         let mut parts = 0;
         while let Some(upload) = self.session.next_upload() {
             parts += upload.parts.len() as u32;
-            let bytes = Bytes::from(alloc::vec![7; upload.len as usize]);
-            self.session.deliver(now, &upload, &bytes, &mut self.fx);
+            self.deliver(now, &upload);
         }
         parts
+    }
+
+    fn deliver(&mut self, now: Mono, upload: &Upload) {
+        let bytes = Bytes::from(alloc::vec![7; upload.len as usize]);
+        self.session.deliver(now, upload, &bytes, &mut self.fx);
     }
 }
 
@@ -285,28 +289,90 @@ fn a_refused_request_is_released() {
 }
 
 #[test]
-fn a_choke_releases_everything_once() {
+fn after_a_choke_each_request_still_gets_its_block_or_its_reject() {
     let mut pair = Pair::met().wanted();
     pair.ask(run(0, 0, 4));
     pair.ask(run(1, 0, 2));
     pair.pump();
+    let begun = pair.b.session.next_upload().unwrap();
     pair.b.session.set_choked(pair.now, true, &mut pair.b.fx);
     pair.pump();
     let said = pair.a.said();
     assert!(
-        matches!(&said[..], [SessionEvent::Choked { released }] if released[..] == [run(0, 0, 4), run(1, 0, 2)]),
+        matches!(&said[..], [
+            SessionEvent::Choked { released },
+            SessionEvent::Rejected { run: rejected },
+        ] if released.is_empty() && *rejected == run(1, 0, 2)),
         "{said:?}"
     );
+    assert_eq!(pair.a.session.outstanding_blocks(), 4, "still on its way");
+    pair.b.deliver(pair.now, &begun);
+    pair.pump();
+    assert_eq!(runs(&pair.a.said()), [run(0, 0, 4)]);
     assert_eq!(pair.a.session.room(pair.now), 0);
-    assert_eq!(pair.b.upload(pair.now), 0);
     pair.b.session.set_choked(pair.now, false, &mut pair.b.fx);
     pair.pump();
     assert!(pair.a.session.room(pair.now) >= PIPELINE_BLOCKS_MIN);
+}
+
+#[test]
+fn a_choke_by_a_plain_peer_releases_everything_once() {
+    let mut pair = Pair::met().wanted();
+    pair.a.session.extensions = PeerExtensions::default();
+    pair.a.session.fast = false;
     pair.ask(run(0, 0, 4));
+    pair.ask(run(1, 0, 2));
+    for expected in [&[run(0, 0, 4), run(1, 0, 2)][..], &[]] {
+        pair.a.say(pair.now, &Message::Choke);
+        let said = pair.a.said();
+        assert!(
+            matches!(&said[..], [SessionEvent::Choked { released }] if released == expected),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_asked_back_is_rejected_if_not_begun_and_comes_once_if_it_is() {
+    let mut pair = Pair::met().wanted();
+    pair.ask(run(0, 0, 4));
+    pair.ask(run(1, 0, 4));
     pair.pump();
-    pair.b.upload(pair.now);
+    let begun = pair.b.session.next_upload().unwrap();
+    // From the end; the same is not asked back twice.
+    for (most, recalled) in [(3, 3), (2, 5), (9, 8), (9, 8)] {
+        pair.a.session.recall(pair.now, most, &mut pair.a.fx);
+        assert_eq!(pair.a.session.recalled_blocks(), recalled);
+    }
+    pair.pump();
+    let rejected: u32 = pair
+        .a
+        .said()
+        .iter()
+        .map(|e| match e {
+            SessionEvent::Rejected { run } => run.count,
+            other => panic!("{other:?}"),
+        })
+        .sum();
+    assert_eq!((rejected, pair.a.session.outstanding_blocks()), (4, 4));
+    pair.b.deliver(pair.now, &begun);
     pair.pump();
     assert_eq!(runs(&pair.a.said()), [run(0, 0, 4)]);
+    let session = &pair.a.session;
+    assert_eq!(
+        (session.recalled_blocks(), session.outstanding_blocks()),
+        (0, 0)
+    );
+    assert_eq!(pair.a.session.requests.late(pair.now), 0, "nothing is late");
+}
+
+#[test]
+fn a_peer_that_would_not_reject_is_asked_for_nothing_back() {
+    let mut pair = Pair::met().wanted();
+    pair.a.session.fast = false;
+    pair.ask(run(0, 0, 4));
+    pair.a.session.recall(pair.now, 2, &mut pair.a.fx);
+    assert_eq!(pair.a.session.recalled_blocks(), 0);
 }
 
 #[test]
