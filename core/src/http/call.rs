@@ -7,7 +7,7 @@
 //! Tests: `http/call_tests.rs`.
 
 use crate::http::client::{ClientEvent, Connection, HttpFault};
-use crate::http::proxy::Proxies;
+use crate::http::proxy::{Proxies, Route};
 use crate::http::redirect::{RedirectError, redirect};
 use crate::http::request::ClientRequest;
 use crate::http::url::Url;
@@ -16,6 +16,7 @@ use crate::machine::{Effects, Input};
 use crate::time::{Deadline, Mono, Now};
 use ::http::header::{self, HeaderMap};
 use ::http::{Method, StatusCode};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use core::fmt;
@@ -44,7 +45,8 @@ pub struct Response {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
-    Http(HttpFault),
+    /// On this way.
+    Http(HttpFault, Box<Route>),
     /// The answer is longer than `response_max`.
     TooLong,
     TimedOut,
@@ -195,7 +197,10 @@ impl Call {
                     self.connection = Connection::open(now, url, &self.proxies, fx);
                     return self.ask(now, fx);
                 }
-                ClientEvent::Fault(fault) => return Some(Err(CallError::Http(fault))),
+                ClientEvent::Fault(fault) => {
+                    let route = self.proxies.route(&self.request.request.url);
+                    return Some(Err(CallError::Http(fault, Box::new(route))));
+                }
             }
         }
         None
@@ -248,7 +253,7 @@ impl Call {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Http(fault) => write!(f, "{fault}"),
+            Self::Http(fault, route) => f.write_str(&fault.on(route)),
             Self::TooLong => f.write_str("the answer is longer than allowed"),
             Self::TimedOut => f.write_str("no answer in time"),
             Self::Redirect(why) => write!(f, "{why}"),

@@ -25,6 +25,7 @@ use crate::time::{Deadline, Mono, Now};
 use ::http::header::{self, HeaderMap};
 use ::http::{StatusCode, Version};
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
@@ -511,6 +512,23 @@ impl Connection {
     fn fail(&mut self, fault: HttpFault, fx: &mut Effects, ev: &mut Vec<ClientEvent>) {
         self.close(fx);
         ev.push(ClientEvent::Fault(fault));
+    }
+}
+
+impl HttpFault {
+    /// In words, naming the proxy if the connection went through one.
+    pub fn on(&self, route: &Route) -> String {
+        use Lost::{NameNotFound, Refused, Unreachable};
+        match (self, route.proxy()) {
+            // A proxy finds and connects to the server itself: this is about the proxy's own address.
+            (Self::Connect(why @ (Refused | Unreachable | NameNotFound)), Some(proxy)) => {
+                format!("cannot reach the proxy {proxy}: {}", LostText(why))
+            }
+            (Self::ProxyRefused(status), Some(proxy)) => {
+                format!("the proxy {proxy} answered {status}")
+            }
+            _ => route.blame(self.to_string()),
+        }
     }
 }
 

@@ -113,6 +113,37 @@ impl Proxies {
     }
 }
 
+impl Route {
+    /// What a request that goes this way passes through.
+    pub const fn proxy(&self) -> Option<&Proxy> {
+        match self {
+            Self::Direct => None,
+            Self::Forward(proxy) | Self::Tunnel(proxy) => Some(proxy),
+        }
+    }
+
+    /// `why` something failed on this way, with the proxy named: it may have been its doing.
+    pub fn blame(&self, why: String) -> String {
+        match self.proxy() {
+            Some(proxy) => format!("{why} (through the proxy {proxy})"),
+            None => why,
+        }
+    }
+
+    /// What a reader can do about this way; empty if it leads straight to the server.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Direct => "",
+            Self::Forward(_) => {
+                "check the proxy in http_proxy or all_proxy, or name this host in no_proxy"
+            }
+            Self::Tunnel(_) => {
+                "check the proxy in https_proxy or all_proxy, or name this host in no_proxy"
+            }
+        }
+    }
+}
+
 impl Pattern {
     fn matches(&self, host: &Host) -> bool {
         match (self, host) {

@@ -82,7 +82,12 @@ pub(crate) fn judge(head: &ResponseHead, question: &Question<'_>) -> Verdict {
         Err(why) => return Verdict::Final(why.to_string()),
         Ok(None) => {}
     }
-    let answered = format!("the server answered {}", head.status);
+    // Only proxies ask for a password with this status.
+    let who = match head.status {
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => "proxy",
+        _ => "server",
+    };
+    let answered = format!("the {who} answered {}", head.status);
     match head.status.as_u16() {
         200 | 206 => match encoding(&head.headers) {
             Some(coding) => {
@@ -561,7 +566,7 @@ mod tests {
             (
                 407,
                 &[],
-                last("the server answered 407 Proxy Authentication Required"),
+                last("the proxy answered 407 Proxy Authentication Required"),
             ),
             (410, &[], last("the server answered 410 Gone")),
             (204, &[], last("the server answered 204 No Content")),

@@ -2,6 +2,7 @@
 
 use crate::http::body::Framing;
 use crate::http::client::{HttpFault, ResponseHead};
+use crate::http::proxy::Route;
 use crate::http::redirect::Redirect;
 use crate::http::validator::Validator;
 use crate::http::verdict::{Known, Question, Verdict, judge};
@@ -49,6 +50,7 @@ impl WebSource {
             redirects: fetch.redirects,
             unix_s: now.wall.unix_us.div_euclid(1_000_000),
         };
+        let route = self.proxies.route(&fetch.asked);
         match judge(head, &question) {
             Verdict::Part { end, total } => {
                 self.on_good_head(index, head, total, true, Some(end), ev);
@@ -77,7 +79,8 @@ impl WebSource {
             Verdict::Redirect(to) => self.on_redirect(now, index, to, head.framing, fx, ev),
             Verdict::Later { why, after, busy } => {
                 self.release(index, head.framing, fx);
-                self.fail(now, index, &why, &Failing::Later { after, busy }, fx, ev);
+                let failing = Failing::Later { after, busy };
+                self.fail(now, index, &route.blame(why), &failing, fx, ev);
             }
             Verdict::RangesBroken(why) if self.ranges != Some(true) && fetch.ranged => {
                 ev.push(WebEvent::Notice(format!(
@@ -89,14 +92,14 @@ impl WebSource {
             }
             Verdict::RangesBroken(why) => {
                 self.drop_connection(index, fx);
-                self.fail(now, index, &why, &LATER, fx, ev);
+                self.fail(now, index, &route.blame(why), &LATER, fx, ev);
             }
             Verdict::Final(why) => {
                 if self.re_resolve(index) {
                     return self.ask_again(now, index, head.framing, fx, ev);
                 }
                 self.release(index, head.framing, fx);
-                self.fail(now, index, &why, &Failing::Final, fx, ev);
+                self.fail(now, index, &route.blame(why), &Failing::Final, fx, ev);
             }
         }
     }
@@ -159,6 +162,7 @@ impl WebSource {
             self.finish(index, fx, ev);
         } else {
             let why = format!("the answer ended at byte {}", fetch.at);
+            let why = self.proxies.route(&fetch.asked).blame(why);
             self.fail(now, index, &why, &LATER, fx, ev);
         }
     }
@@ -178,6 +182,7 @@ impl WebSource {
         if fetch.again {
             return self.ask(now, index, fx, ev);
         }
+        let asked = fetch.asked.clone();
         if matches!(fault, HttpFault::NoAnswer { reused: true, .. }) && !fetch.retried {
             fetch.retried = true;
             return self.ask(now, index, fx, ev);
@@ -194,7 +199,8 @@ impl WebSource {
             },
             _ => LATER,
         };
-        self.fail(now, index, &fault.to_string(), &failing, fx, ev);
+        let why = fault.on(&self.proxies.route(&asked));
+        self.fail(now, index, &why, &failing, fx, ev);
     }
 
     /// All that was wanted is here. What is left of the answer is read if it is little, to keep the
@@ -516,8 +522,10 @@ impl WebSource {
     fn tell_if_unavailable(&mut self, now: Now, ev: &mut Vec<WebEvent>) {
         let sticky = self.sticky();
         if !self.targets.usable(now, sticky) {
+            let first = self.targets.url(0).map(|url| self.proxies.route(url));
+            let remedy = first.as_ref().map_or("", Route::remedy);
             ev.push(WebEvent::Unavailable {
-                failure: self.targets.failure(),
+                failure: self.targets.failure().remedy(remedy),
                 retry_at: self.targets.retry_at(),
                 failures: self.targets.failures(),
             });

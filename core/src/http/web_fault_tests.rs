@@ -1,5 +1,6 @@
 //! [`super::WebSource`] against every way an origin can fail: a row for each, in virtual time.
 
+use crate::http::Proxies;
 use crate::http::testing::{Script, Seen, World, content, reply};
 use crate::http::web_rig::{Job, LEN, cut, download, good, part, status, whole};
 use crate::limits::HTTP_STALL_TIMEOUT;
@@ -254,4 +255,56 @@ fn waits_are_as_long_as_the_server_says_or_grow() {
     let wait = waited(Script::silence, 1);
     assert!((seconds(30)..seconds(32)).contains(&wait), "{wait:?}");
     assert!(HTTP_STALL_TIMEOUT <= seconds(30));
+}
+
+/// Whatever fails behind a proxy, the reader is told which proxy that was and where it is set.
+#[test]
+fn failures_name_the_proxy() {
+    type Answer = fn(&Seen<'_>) -> Script;
+    let forbidden: Answer = |_| status("403 Forbidden", "");
+    let password: Answer = |_| status("407 Proxy Authentication Required", "");
+    let (plain, secret) = ("http://h/f", "https://h/f");
+    for (url, reached, answer, why) in [
+        (
+            plain,
+            Ok(()),
+            forbidden,
+            "the server answered 403 Forbidden (through the proxy web:3128)",
+        ),
+        (
+            plain,
+            Ok(()),
+            password,
+            "the proxy answered 407 Proxy Authentication Required (through the proxy web:3128)",
+        ),
+        (
+            plain,
+            Err(Lost::Refused),
+            forbidden,
+            "cannot reach the proxy web:3128: connection refused",
+        ),
+        (
+            secret,
+            Ok(()),
+            forbidden,
+            "the proxy tun:3129 answered 403 Forbidden",
+        ),
+        (
+            secret,
+            Err(Lost::NameNotFound),
+            forbidden,
+            "cannot reach the proxy tun:3129: host name not found",
+        ),
+    ] {
+        let world = World::new(answer).connecting(move |_| reached.clone());
+        let mut job = Job::with(&[url], world, |config| {
+            let (web, tunnel) = (Some("u:secret@web:3128"), Some("u:secret@tun:3129"));
+            config.proxies = Proxies::new(web, tunnel, None).expect("proxies");
+        });
+        let failure = job.run().expect_err(why);
+        assert_eq!(failure.what, format!("cannot fetch {url}"));
+        assert_eq!(failure.why, why);
+        let variable = format!("{}_proxy", url.split(':').next().unwrap_or_default());
+        assert!(failure.remedy.contains(&variable), "{failure}");
+    }
 }
