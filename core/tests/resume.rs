@@ -737,6 +737,37 @@ fn a_malformed_metainfo_is_told() {
 }
 
 #[test]
+fn nothing_stays_of_a_download_that_never_got_a_byte() {
+    let refuse = Fault::Status {
+        status: 404,
+        retry_after_s: None,
+    };
+    for by_url in [false, true] {
+        let mut scene = Scene::new(1);
+        scene.origin(|o| o.add_fault(When::Always, refuse.clone()));
+        let request = if by_url {
+            Scene::by_url()
+        } else {
+            scene.by_metainfo()
+        };
+        scene.get(&request).unwrap_err();
+        scene.world.run_for(MINUTE);
+        assert_eq!(scene.disk().paths().count(), 0, "by URL: {by_url}");
+        // What an earlier run left is not this run's to remove.
+        scene.origin(FaultyOrigin::clear_faults);
+        let call = scene.start(&request);
+        scene.world.run_for(Duration::from_secs(5));
+        scene.stop(call);
+        scene.origin(|o| o.add_fault(When::Always, refuse.clone()));
+        scene.get(&request).unwrap_err();
+        scene.world.run_for(MINUTE);
+        assert!(scene.disk().exists(PART), "by URL: {by_url}");
+        scene.origin(FaultyOrigin::clear_faults);
+        assert!(scene.good(&request).resumed >= MIB);
+    }
+}
+
+#[test]
 fn without_any_source_it_fails() {
     let mut scene = Scene::new(1);
     let nothing = GetRequest {

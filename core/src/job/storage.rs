@@ -39,6 +39,8 @@ pub struct Storage {
     written_since: Option<Mono>,
     recording: bool,
     finishing: bool,
+    /// This run made the unfinished file and has written nothing to it.
+    bare: bool,
 }
 
 #[derive(Debug)]
@@ -141,6 +143,7 @@ impl Storage {
             written_since: None,
             recording: false,
             finishing: false,
+            bare: false,
         }
     }
 
@@ -188,6 +191,7 @@ impl Storage {
     /// Write a verified piece.
     pub fn write(&mut self, piece: u32, offset: u64, chunks: Slices, fx: &mut Effects) {
         let len = chunks.iter().map(|c| c.len() as u64).sum();
+        self.bare = false;
         if let Some(file) = self.file {
             self.order(
                 DiskOp::Write {
@@ -204,6 +208,7 @@ impl Storage {
     /// Write bytes of a stream whose length is not known: they are never resumed.
     pub fn write_at(&mut self, offset: u64, bytes: Bytes, fx: &mut Effects) {
         let len = bytes.len() as u64;
+        self.bare = false;
         if let Some(file) = self.file {
             let chunks = alloc::vec![bytes];
             self.order(
@@ -222,6 +227,7 @@ impl Storage {
     pub fn finish(&mut self, fx: &mut Effects) {
         if let (Some(file), false) = (self.file, self.finishing) {
             self.finishing = true;
+            self.bare = false;
             // A record under way must not land after the resume file was removed.
             if !self.recording {
                 self.order(DiskOp::Sync { file }, Doing::LastSync, fx);
@@ -260,9 +266,14 @@ impl Storage {
         self.ops.is_empty()
     }
 
+    /// An unfinished file with nothing in it goes, too.
     pub fn close(&mut self, fx: &mut Effects) {
         if let Some(file) = self.file.take() {
             self.order(DiskOp::Close { file }, Doing::Tidy, fx);
+            if core::mem::take(&mut self.bare) {
+                let path = self.paths.part.clone();
+                self.order(DiskOp::Remove { path }, Doing::Tidy, fx);
+            }
         }
     }
 
@@ -299,6 +310,7 @@ impl Storage {
                 None
             }
             (Doing::Open, Ok(DiskDone::Opened { len, .. })) => {
+                self.bare = len == 0 && self.paths.part != self.paths.output;
                 let resume = self.found.take().filter(|r| r.geometry.length() == len);
                 Some(StorageEvent::Opened { resume, len })
             }
