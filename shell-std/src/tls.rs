@@ -279,14 +279,20 @@ pub fn config() -> Result<Arc<ClientConfig>, Lost> {
         return Ok(Arc::clone(config));
     }
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        return Err(Lost::Tls(
-            "no trusted certificates on this machine (install ca-certificates, or set SSL_CERT_FILE)"
-                .into(),
-        ));
+        return Err(trusts_nobody(found.errors.first()));
     }
     Ok(Arc::clone(CONFIG.get_or_init(|| trusting(roots))))
+}
+
+fn trusts_nobody(error: Option<&impl std::fmt::Display>) -> Lost {
+    let why = error.map(|error| format!(": {error}"));
+    Lost::Tls(format!(
+        "no trusted certificates on this machine{} (install ca-certificates, or set SSL_CERT_FILE or SSL_CERT_DIR)",
+        why.unwrap_or_default()
+    ))
 }
 
 /// A client that trusts these roots and speaks HTTP/1.1.
@@ -326,6 +332,11 @@ fn explain_certificate(error: &CertificateError) -> String {
             format!("its certificate is for {}", presented.join(", "))
         }
         E::Revoked => "its certificate was revoked".into(),
+        // What rustls only passes on has a name for programmers.
+        E::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+            "its certificate is one of an authority, not one of a server".into()
+        }
+        E::Other(other) => format!("its certificate is not valid: {other}"),
         other => format!("its certificate is not valid: {other}"),
     }
 }
