@@ -92,8 +92,9 @@ def sha256(path):
 
 
 def environment(**more):
-    """Ours without the proxies of whoever runs the tests."""
-    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    """Ours without the proxies and the trusted certificates of whoever runs the tests."""
+    theirs = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and k not in theirs}
     return {**kept, **more}
 
 
@@ -176,17 +177,17 @@ def agent(*args, home):
     return start("agent", "--share", "--listen", "127.0.0.1:0", *args, home=home)
 
 
-def get(*args, home="get", seconds=50):
+def get(*args, home="get", seconds=50, env=None):
     """A `get` that must succeed; returns its `got` line."""
-    process = Process("get", *args, home=home)
+    process = Process("get", *args, home=home, env=env)
     code = process.end(seconds)
     assert code == 0, f"exit code {code}: {process.lines[-2:]} {process.error()}"
     return process.last("got")
 
 
-def get_fails(code, *args, home="get", seconds=50):
+def get_fails(code, *args, home="get", seconds=50, env=None):
     """A `get` that must end with this exit code and one clear message; returns its `failed` line."""
-    process = Process("get", *args, home=home)
+    process = Process("get", *args, home=home, env=env)
     ended = process.end(seconds)
     assert ended == code, f"exit code {ended}, not {code}: {process.lines[-2:]} {process.error()}"
     failed = process.last("failed")

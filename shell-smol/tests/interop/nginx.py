@@ -20,7 +20,7 @@ user {user};
 events {{ worker_connections 256; }}
 http {{
     log_format lines escape=json '{{"method":"$request_method","uri":"$uri","status":$status,"bytes":$body_bytes_sent,'
-        '"connection":$connection,"range":"$http_range","if_range":"$http_if_range",'
+        '"connection":$connection,"tls":"$ssl_protocol","range":"$http_range","if_range":"$http_if_range",'
         '"accept_encoding":"$http_accept_encoding","encoding":"$sent_http_content_encoding"}}';
     access_log {dir}/access.json lines;
     client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
@@ -30,7 +30,7 @@ http {{
     keepalive_timeout 30s;
     {http}
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port} {tls};
         root {root};
         {server}
     }}
@@ -39,20 +39,28 @@ http {{
 
 
 class Nginx:
-    def __init__(self, server="", http=""):
+    """With a `certificate` (of certs.py) it speaks HTTPS at `url`, and nothing else there."""
+
+    def __init__(self, server="", http="", certificate=None):
         assert BINARY, "nginx is not installed"
         self.dir = folder("nginx")
         self.root = folder("nginx/root")
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.certificate = certificate
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"
         self.config(server, http)
         self.child = None
         self.start()
 
     def config(self, server="", http=""):
         """Says what to serve from the next start on."""
+        tls = ""
+        if self.certificate:
+            tls = "ssl"
+            server += f"ssl_certificate {self.certificate.chain}; ssl_certificate_key {self.certificate.key};"
         # as root, workers too: the scratch folder is private
-        text = CONFIG.format(dir=self.dir, root=self.root, port=self.port, server=server, http=http, user=lab_user())
+        places = {"dir": self.dir, "root": self.root, "port": self.port, "user": lab_user()}
+        text = CONFIG.format(server=server, http=http, tls=tls, **places)
         (self.dir / "nginx.conf").write_text(text)
 
     def start(self):
