@@ -2,7 +2,7 @@
 
 Each test has a hard time limit and a scratch folder, and everything it started is killed when it ends, however it
 ends. Prints one line per test and, at the end, `N passed, N failed`. Arguments choose tests by a part of their name.
-Run it through `.ci/interop`, which provides libtorrent, nginx and the binary; see docs/interop.md.
+Run it through `.ci/interop`, which provides libtorrent, nginx, tinyproxy and the binary; see docs/interop.md.
 """
 
 import importlib
