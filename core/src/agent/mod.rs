@@ -7,6 +7,7 @@
 //! Never does: what happens inside one content (`swarm`), callers' HTTP (`api`), coordination (`announce`).
 //! Tested in `core/tests/swarm.rs`, `matrix.rs`, `resume.rs`, and over real sockets by both shells.
 
+mod callers;
 mod dial;
 mod status;
 mod swarm;
@@ -14,12 +15,12 @@ mod swarm;
 use crate::announce::messages::Scope;
 use crate::announce::{Announcer, AnnouncerConfig, AnnouncerEvent, SwarmState};
 use crate::api::{Asked, Desk};
-use crate::command::{Command, Event, Level, Reply};
+use crate::command::{Event, Level, Reply};
 use crate::failure::{Failure, FailureKind};
 use crate::http::{Proxies, Url};
-use crate::ids::{CallId, JobId, StreamId};
+use crate::ids::{CallId, StreamId};
 use crate::job::{Job, JobConfig};
-use crate::limits::{CONTENTS_MAX, LOBBY_MAX};
+use crate::limits::LOBBY_MAX;
 use crate::machine::{CloseHow, Effects, Input, Listener, Machine, Output};
 use crate::rng::Rng;
 use crate::session::{Session, SessionEvent};
@@ -210,148 +211,6 @@ impl Agent {
             }
             _ => self.fx.close(stream, CloseHow::Abort),
         }
-    }
-
-    // --- callers
-
-    fn on_command(&mut self, call: CallId, command: Command) {
-        match command {
-            Command::Get(request) => {
-                let taken = self.swarms.values().any(|s| {
-                    !self.closing.contains(&s.owner)
-                        && s.job().is_some()
-                        && s.output() == request.output
-                });
-                if let Some(failure) = self.refusal(&request.output, taken) {
-                    return self.reply(call, Reply::Got(Err(failure)));
-                }
-                let (ids, rng) = (self.new_swarm(call), self.rng.fork());
-                let mut events = Vec::new();
-                let mut c = Context {
-                    now: self.now,
-                    fx: &mut self.fx,
-                    ev: &mut events,
-                };
-                let swarm = Swarm::get(ids, self.me, request, &self.jobs, rng, &mut c);
-                self.add_swarm(swarm, events);
-            }
-            Command::Share(request) => {
-                if !self.me.share {
-                    let what = format!("cannot serve {}", request.path);
-                    let why = "this agent does not share with peers";
-                    let failure = Failure::new(FailureKind::Refused, what, why)
-                        .remedy("start it with --share");
-                    return self.reply(call, Reply::Shared(Err(failure)));
-                }
-                if let Some(failure) = self.refusal(&request.path, false) {
-                    return self.reply(call, Reply::Shared(Err(failure)));
-                }
-                let (ids, rng) = (self.new_swarm(call), self.rng.fork());
-                let mut events = Vec::new();
-                let mut c = Context {
-                    now: self.now,
-                    fx: &mut self.fx,
-                    ev: &mut events,
-                };
-                let swarm = Swarm::share(ids, self.me, request, &self.jobs, rng, &mut c);
-                self.add_swarm(swarm, events);
-            }
-            Command::Stop(target) => {
-                let owner = self
-                    .swarms
-                    .values()
-                    .find(|s| s.call == target && s.job().is_some())
-                    .map(|s| s.owner);
-                match owner {
-                    Some(owner) => {
-                        self.stops.push((call, owner));
-                        self.with_swarm(Some(owner), |swarm, c| swarm.tell_job(c, Job::stop));
-                    }
-                    None => self.reply(call, Reply::Stopped),
-                }
-            }
-            Command::Shutdown => self.shut_down(call),
-        }
-    }
-
-    fn refusal(&self, path: &str, taken: bool) -> Option<Failure> {
-        let what = || format!("cannot take on {path}");
-        if self.shutdown.is_some() {
-            return Some(Failure::new(
-                FailureKind::Interrupted,
-                what(),
-                "the agent is stopping",
-            ));
-        }
-        if taken {
-            let failure = Failure::new(
-                FailureKind::Exists,
-                what(),
-                "it is being downloaded already",
-            );
-            return Some(failure.remedy("wait for it, or choose another name with -o"));
-        }
-        (self.swarms.len() >= CONTENTS_MAX).then(|| {
-            Failure::new(
-                FailureKind::Refused,
-                what(),
-                format!("this agent has {CONTENTS_MAX} contents at work"),
-            )
-        })
-    }
-
-    fn new_swarm(&mut self, call: CallId) -> (u64, CallId, JobId) {
-        self.last_owner += 1;
-        self.last_job += 1;
-        (self.last_owner, call, JobId(self.last_job))
-    }
-
-    fn add_swarm(&mut self, swarm: Swarm, events: Vec<SwarmEvent>) {
-        let owner = swarm.owner;
-        self.swarms.insert(owner, swarm);
-        self.said
-            .extend(events.into_iter().map(|event| (owner, event)));
-    }
-
-    fn on_caller_stream(&mut self, stream: StreamId, input: &Input) {
-        self.fx.owner = DESK;
-        match input {
-            Input::Received { bytes, .. } => {
-                self.desk
-                    .on_bytes(self.now, stream, bytes, &mut self.fx, &mut self.asked);
-            }
-            Input::Sent { len, .. } => self.desk.on_sent(self.now, stream, *len),
-            Input::Closed { .. } => self.desk.on_closed(stream, &mut self.asked),
-            _ => {}
-        }
-    }
-
-    fn on_asked(&mut self, asked: Asked) {
-        match asked {
-            Asked::Command { call, command } => self.on_command(call, command),
-            Asked::Status { call } => {
-                let status = self.status();
-                self.fx.owner = DESK;
-                self.desk
-                    .on_status(self.now, call, status, &mut self.fx, &mut self.asked);
-            }
-        }
-    }
-
-    fn reply(&mut self, call: CallId, reply: Reply) {
-        if Desk::owns(call) {
-            self.fx.owner = DESK;
-            self.desk
-                .on_reply(self.now, call, &reply, &mut self.fx, &mut self.asked);
-        } else {
-            self.fx.reply(call, reply);
-        }
-    }
-
-    fn notify(&mut self, event: Event) {
-        self.fx.owner = DESK;
-        self.desk.on_event(self.now, &event, &mut self.fx);
-        self.fx.notify(event);
     }
 
     // --- peers

@@ -17,6 +17,8 @@
 //! Tested in `core/tests/swarm.rs`, `matrix.rs`, `resume.rs`.
 
 mod assembly;
+mod ending;
+mod identify;
 mod peers;
 mod resume;
 mod storage;
@@ -24,13 +26,13 @@ mod tally;
 mod verify;
 mod web;
 
-use crate::announce::{Key, Lookup};
-use crate::command::{GetRequest, Level, Progress, Report, ShareRequest, Verified};
-use crate::content::{Bitfield, Digest, Geometry, HashDone, LayerBuilder, Metainfo, PieceLayer};
-use crate::failure::{Failure, FailureKind};
-use crate::http::{Proxies, Url};
+use crate::announce::Key;
+use crate::command::{GetRequest, Level, Progress, Report, ShareRequest};
+use crate::content::{Digest, HashDone, LayerBuilder, Metainfo, PieceLayer};
+use crate::failure::Failure;
+use crate::http::Proxies;
 use crate::ids::{OpId, SourceId};
-use crate::limits::{LOOKUP_WAIT, PATIENCE, PEER_GRACE, PROGRESS_EVERY};
+use crate::limits::{PATIENCE, PEER_GRACE, PROGRESS_EVERY};
 use crate::machine::Effects;
 use crate::picker::Picker;
 use crate::rng::Rng;
@@ -39,7 +41,6 @@ use crate::stats::TokenBucket;
 use crate::time::{Deadline, Mono, Now};
 use crate::wire::PeerId;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -242,173 +243,6 @@ impl Job {
 
     pub const fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended)
-    }
-
-    // --- what the file is
-
-    fn begin(&mut self, a: &mut Around<'_>) {
-        if let Some(bytes) = self.request.metainfo.take() {
-            return match Metainfo::parse(&bytes) {
-                Ok(metainfo) => self.identify(Arc::new(metainfo), a),
-                Err(error) => {
-                    let what = "cannot use the metainfo file";
-                    self.fail(Failure::new(FailureKind::Usage, what, error.to_string()), a);
-                }
-            };
-        }
-        if self.web.is_allowed(a.now.mono + PEER_GRACE) {
-            return self.probe(a);
-        }
-        let until = a.now.mono + LOOKUP_WAIT;
-        self.phase = Phase::Identifying { until };
-        let key = match (&self.request.sha256, self.request.urls.first()) {
-            (Some(sha256), _) => Key::Sha256(*sha256),
-            (None, Some(url)) => Key::Url(url.clone()),
-            (None, None) => return self.probe(a),
-        };
-        a.ev.push(JobEvent::Lookup(key));
-    }
-
-    /// The coordinator's answer to the lookup.
-    pub fn on_record(&mut self, answer: Lookup, a: &mut Around<'_>) {
-        self.stale.all = true;
-        if !matches!(self.phase, Phase::Identifying { .. }) {
-            return;
-        }
-        match answer {
-            Lookup::Found(record) => {
-                let parsed = Metainfo::parse(&record.metainfo)
-                    .ok()
-                    .filter(|_| self.may_believe(record.sha256));
-                match parsed {
-                    Some(metainfo) => self.identify(Arc::new(metainfo), a),
-                    None => {
-                        let text = "the coordinator's record is not of the file asked for; going on without peers";
-                        a.ev.push(JobEvent::Log(Level::Warn, text.to_string()));
-                        self.probe(a);
-                    }
-                }
-            }
-            Lookup::Unknown | Lookup::Failed(_) | Lookup::Pending(_) => self.probe(a),
-        }
-    }
-
-    fn may_believe(&self, sha256: Option<Digest>) -> bool {
-        // With a hash from the caller the record is only a hint: the whole file is checked at the end.
-        self.request.sha256.is_none() || sha256.is_none() || sha256 == self.request.sha256
-    }
-
-    /// The content is known by its Merkle tree.
-    fn identify(&mut self, metainfo: Arc<Metainfo>, a: &mut Around<'_>) {
-        for url in metainfo.web_seeds() {
-            if !self.request.urls.contains(&url) && Url::parse(&url).is_ok() {
-                self.request.urls.push(url);
-            }
-        }
-        if let Err(failure) = self.open_web(true) {
-            return self.fail(failure, a);
-        }
-        match &metainfo.layer {
-            Some(layer) => self.verifier.know_layer(layer.clone()),
-            None => self.learning = Some(LayerBuilder::new(metainfo.geometry, metainfo.id.root)),
-        }
-        let geometry = metainfo.geometry;
-        let mut identity = storage::identity(geometry, Bitfield::empty(geometry.pieces()));
-        identity.root = Some(metainfo.id.root);
-        if let Some(found) = self
-            .found
-            .take()
-            .filter(|f| f.is_of(&metainfo.id, &geometry))
-        {
-            self.recheck.queue = found.have.iter().collect();
-            identity.have = found.have;
-        }
-        self.picker = Some(Picker::new(
-            geometry,
-            self.request.sequential,
-            &mut self.rng,
-        ));
-        self.metainfo = Some(Arc::clone(&metainfo));
-        self.phase = Phase::Rechecking;
-        if self.sharing {
-            self.recheck.queue = (0..geometry.pieces()).collect();
-            self.recheck_more(a);
-        } else {
-            a.storage.identify(identity);
-            a.storage.allocate(&geometry, a.fx);
-        }
-        self.web.allow_from(a.now.mono + LOOKUP_WAIT);
-        a.ev.push(JobEvent::Identified(metainfo));
-    }
-
-    /// Nobody knows a hash: HTTP only, from what its first answer says.
-    fn probe(&mut self, a: &mut Around<'_>) {
-        if let Err(failure) = self.open_web(false) {
-            return self.fail(failure, a);
-        }
-        if !self.web.has_source() {
-            let what = format!("cannot download {}", self.request.output);
-            let failure = if self.request.require_peers {
-                let why = "peers are required, but nobody says what the file is";
-                Failure::new(FailureKind::Unavailable, what, why)
-                    .remedy("give --metainfo, or a --coordinator that knows the file")
-            } else {
-                let why = "there is no URL to fetch it from";
-                Failure::new(FailureKind::Usage, what, why)
-            };
-            return self.fail(failure, a);
-        }
-        self.web.allow_from(a.now.mono);
-        self.phase = Phase::Probing;
-        if let Some(found) = self
-            .found
-            .take()
-            .filter(|f| self.web.can_resume(f, &self.request.urls))
-        {
-            self.set_geometry(found.geometry, a);
-            found.have.iter().for_each(|piece| self.restore(piece, a));
-            a.storage.identify(found);
-            self.phase = Phase::Running;
-        }
-    }
-
-    fn open_web(&mut self, verified: bool) -> Result<(), Failure> {
-        let mut urls = Vec::new();
-        for text in &self.request.urls {
-            let url = Url::parse(text).map_err(|error| {
-                Failure::new(
-                    FailureKind::Usage,
-                    format!("cannot use the URL {text}"),
-                    error.to_string(),
-                )
-            })?;
-            urls.push(url);
-        }
-        let known = self
-            .found
-            .as_ref()
-            .filter(|_| !verified)
-            .and_then(Resume::known);
-        self.web.open(urls, known, verified);
-        Ok(())
-    }
-
-    fn set_geometry(&mut self, geometry: Geometry, a: &mut Around<'_>) {
-        self.picker = Some(Picker::new(
-            geometry,
-            self.request.sequential,
-            &mut self.rng,
-        ));
-        a.storage.allocate(&geometry, a.fx);
-    }
-
-    /// A piece of an earlier run that is good.
-    fn restore(&mut self, piece: u32, a: &mut Around<'_>) {
-        if let Some(picker) = &mut self.picker {
-            picker.verified(piece);
-            self.tally.resumed += u64::from(picker.geometry().piece_len(piece));
-            a.ev.push(JobEvent::Have(piece));
-        }
     }
 
     // --- the disk
@@ -706,95 +540,6 @@ impl Job {
         }
     }
 
-    fn finish_if_complete(&mut self, a: &mut Around<'_>) {
-        let Some(picker) = self.picker.as_ref().filter(|p| p.is_complete()) else {
-            return;
-        };
-        let pieces = picker.geometry().pieces();
-        if self.verifier.has_flat() {
-            let Some(digest) = self.verifier.flat_digest(pieces) else {
-                return;
-            };
-            if let Some(asked) = self.request.sha256.filter(|asked| *asked != digest) {
-                return self.fail(
-                    mismatch(&self.request.output, asked, digest, a.storage.part_path()),
-                    a,
-                );
-            }
-            self.tally.sha256 = Some(digest);
-        }
-        self.web.close(a.fx);
-        self.phase = Phase::Finishing;
-        a.storage.finish(a.fx);
-    }
-
-    // --- the end
-
-    fn on_finished(&mut self, a: &mut Around<'_>) {
-        let length = self.picker.as_ref().map_or(0, |p| p.geometry().length());
-        let verified = match (self.request.sha256, &self.metainfo) {
-            (Some(_), _) => Verified::Sha256,
-            (None, Some(_)) => Verified::Merkle,
-            (None, None) => Verified::Length,
-        };
-        let report = Report {
-            output: self.request.output.clone(),
-            length,
-            elapsed_us: a.now.mono.since(self.started).as_micros() as u64,
-            received: self.tally.received,
-            wasted: self.tally.wasted,
-            resumed: self.tally.resumed,
-            peers: self.tally.peers(),
-            verified,
-            sha256: self.tally.sha256,
-        };
-        self.end(Ok(report), a);
-    }
-
-    fn end_share(&mut self, a: &mut Around<'_>) {
-        if self.picker.as_ref().is_some_and(Picker::is_complete) {
-            return self.on_finished(a);
-        }
-        let what = format!("cannot share {}", self.request.output);
-        let failure = Failure::new(
-            FailureKind::Mismatch,
-            what,
-            "it is not the file its metainfo names",
-        );
-        self.fail(failure.remedy("publish it again"), a);
-    }
-
-    /// Stop now, keeping what is good.
-    pub fn stop(&mut self, a: &mut Around<'_>) {
-        let what = format!("stopped before {} was complete", self.request.output);
-        let failure = Failure::new(FailureKind::Interrupted, what, "the caller asked")
-            .remedy("run the same command again to resume");
-        self.fail(failure, a);
-    }
-
-    fn give_up(&mut self, a: &mut Around<'_>) {
-        let failure = self.web.last_failure().unwrap_or_else(|| {
-            let what = format!("cannot download {}", self.request.output);
-            let why = format!("no source delivered anything for {} s", PATIENCE.as_secs());
-            Failure::new(FailureKind::Unavailable, what, why).remedy("name a URL or more peers")
-        });
-        self.fail(failure, a);
-    }
-
-    fn fail(&mut self, failure: Failure, a: &mut Around<'_>) {
-        if !self.is_ended() {
-            a.storage.record_soon(a.fx);
-            self.end(Err(failure), a);
-        }
-    }
-
-    fn end(&mut self, result: Result<Report, Failure>, a: &mut Around<'_>) {
-        self.web.close(a.fx);
-        self.assembly.clear();
-        self.phase = Phase::Ended;
-        a.ev.push(JobEvent::Ended(result));
-    }
-
     /// Asserts the invariants of the header.
     pub fn check(&self) {
         if let Some(picker) = &self.picker {
@@ -845,15 +590,3 @@ const RECHECKS_AT_ONCE: u32 = 4;
 
 /// A lane that fails at once is asked again in the same step at most this often.
 const TOP_UPS_MAX: u32 = 8;
-
-fn mismatch(output: &str, asked: Digest, found: Digest, part: &str) -> Failure {
-    let why = format!("its SHA-256 is {found}, but {asked} was asked for");
-    Failure::new(
-        FailureKind::Mismatch,
-        format!("{output} is not the file you want"),
-        why,
-    )
-    .remedy(format!(
-        "check --sha256 and the URL; what was downloaded is kept in {part}"
-    ))
-}

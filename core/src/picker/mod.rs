@@ -182,17 +182,13 @@ impl Picker {
         self.peers.get(&source).is_some_and(|p| p.useful > 0)
     }
 
-    /// Whether something this peer has is not asked of anybody.
+    /// Whether [`Picker::pick`] would find something; without a reach, in what is begun.
     pub fn can_pick(&self, source: SourceId, reach: Option<Reach>) -> bool {
-        let Some(peer) = self.peers.get(&source) else {
-            return false;
-        };
-        let begun = || {
-            self.partial
-                .iter()
-                .any(|(piece, partial)| peer.have.has(*piece) && partial.has_free(source))
-        };
-        begun() || reach.is_some_and(|reach| self.find_free(source, reach).is_some())
+        let peer = self.peers.get(&source);
+        let has = |piece| peer.is_none_or(|p| p.have.has(piece));
+        let mut begun = self.partial.iter();
+        begun.any(|(piece, partial)| has(*piece) && partial.has_free(source))
+            || reach.is_some_and(|reach| self.find_free(source, reach).is_some())
     }
 
     pub fn peer_lacks(&self, source: SourceId, piece: u32) -> bool {

@@ -52,6 +52,11 @@ impl Requests {
         }
     }
 
+    /// An answer is owed.
+    pub(super) fn expects(&self, block: Block) -> bool {
+        self.asked.contains_key(&block) || self.late.contains_key(&block)
+    }
+
     pub(super) fn arrived(&mut self, now: Mono, block: Block, len: u32) -> Arrival {
         if let Some(at) = self.take(block) {
             let took = now.since(at);

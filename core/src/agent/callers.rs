@@ -1,0 +1,157 @@
+//! What callers on this machine ask for, and what they are told.
+//!
+//! Never does: HTTP with them (`api`), downloading (`swarm`).
+
+use super::swarm::{Context, Me, Swarm};
+use super::{Agent, DESK};
+use crate::api::{Asked, Desk};
+use crate::command::{Command, Event, GetRequest, Reply, ShareRequest};
+use crate::failure::{Failure, FailureKind};
+use crate::ids::{CallId, JobId, StreamId};
+use crate::job::{Job, JobConfig};
+use crate::limits::CONTENTS_MAX;
+use crate::machine::Input;
+use crate::rng::Rng;
+use alloc::format;
+use alloc::vec::Vec;
+
+impl Agent {
+    pub(super) fn on_command(&mut self, call: CallId, command: Command) {
+        match command {
+            Command::Get(request) => self.on_get(call, request),
+            Command::Share(request) => self.on_share(call, request),
+            Command::Stop(target) => {
+                let owner = self
+                    .swarms
+                    .values()
+                    .find(|s| s.call == target && s.job().is_some())
+                    .map(|s| s.owner);
+                match owner {
+                    Some(owner) => {
+                        self.stops.push((call, owner));
+                        self.with_swarm(Some(owner), |swarm, c| swarm.tell_job(c, Job::stop));
+                    }
+                    None => self.reply(call, Reply::Stopped),
+                }
+            }
+            Command::Shutdown => self.shut_down(call),
+        }
+    }
+
+    fn on_get(&mut self, call: CallId, request: GetRequest) {
+        let is_taken = self.swarms.values().any(|s| {
+            !self.closing.contains(&s.owner) && s.job().is_some() && s.output() == request.output
+        });
+        if let Some(failure) = self.refusal(&request.output, is_taken) {
+            return self.reply(call, Reply::Got(Err(failure)));
+        }
+        self.start(call, |ids, me, jobs, rng, c| {
+            Swarm::get(ids, me, request, jobs, rng, c)
+        });
+    }
+
+    fn on_share(&mut self, call: CallId, request: ShareRequest) {
+        if !self.me.share {
+            let what = format!("cannot serve {}", request.path);
+            let why = "this agent does not share with peers";
+            let failure =
+                Failure::new(FailureKind::Refused, what, why).remedy("start it with --share");
+            return self.reply(call, Reply::Shared(Err(failure)));
+        }
+        if let Some(failure) = self.refusal(&request.path, false) {
+            return self.reply(call, Reply::Shared(Err(failure)));
+        }
+        self.start(call, |ids, me, jobs, rng, c| {
+            Swarm::share(ids, me, request, jobs, rng, c)
+        });
+    }
+
+    /// A new swarm, with its first events.
+    fn start(
+        &mut self,
+        call: CallId,
+        make: impl FnOnce((u64, CallId, JobId), Me, &JobConfig, Rng, &mut Context<'_>) -> Swarm,
+    ) {
+        self.last_owner += 1;
+        self.last_job += 1;
+        let (owner, rng) = (self.last_owner, self.rng.fork());
+        let mut events = Vec::new();
+        let mut c = Context {
+            now: self.now,
+            fx: &mut self.fx,
+            ev: &mut events,
+        };
+        let ids = (owner, call, JobId(self.last_job));
+        let swarm = make(ids, self.me, &self.jobs, rng, &mut c);
+        self.swarms.insert(owner, swarm);
+        self.said
+            .extend(events.into_iter().map(|event| (owner, event)));
+    }
+
+    fn refusal(&self, path: &str, taken: bool) -> Option<Failure> {
+        let what = || format!("cannot take on {path}");
+        if self.shutdown.is_some() {
+            return Some(Failure::new(
+                FailureKind::Interrupted,
+                what(),
+                "the agent is stopping",
+            ));
+        }
+        if taken {
+            let failure = Failure::new(
+                FailureKind::Exists,
+                what(),
+                "it is being downloaded already",
+            );
+            return Some(failure.remedy("wait for it, or choose another name with -o"));
+        }
+        (self.swarms.len() >= CONTENTS_MAX).then(|| {
+            Failure::new(
+                FailureKind::Refused,
+                what(),
+                format!("this agent has {CONTENTS_MAX} contents at work"),
+            )
+        })
+    }
+
+    pub(super) fn on_caller_stream(&mut self, stream: StreamId, input: &Input) {
+        self.fx.owner = DESK;
+        match input {
+            Input::Received { bytes, .. } => {
+                self.desk
+                    .on_bytes(self.now, stream, bytes, &mut self.fx, &mut self.asked);
+            }
+            Input::Sent { len, .. } => self.desk.on_sent(self.now, stream, *len),
+            Input::Closed { .. } => self.desk.on_closed(stream, &mut self.asked),
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_asked(&mut self, asked: Asked) {
+        match asked {
+            Asked::Command { call, command } => self.on_command(call, command),
+            Asked::Status { call } => {
+                let status = self.status();
+                self.fx.owner = DESK;
+                self.desk
+                    .on_status(self.now, call, status, &mut self.fx, &mut self.asked);
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, call: CallId, reply: Reply) {
+        if Desk::owns(call) {
+            self.fx.owner = DESK;
+            self.desk
+                .on_reply(self.now, call, &reply, &mut self.fx, &mut self.asked);
+        } else {
+            self.fx.reply(call, reply);
+        }
+    }
+
+    pub(super) fn notify(&mut self, event: Event) {
+        self.fx.owner = DESK;
+        self.desk.on_event(self.now, &event, &mut self.fx);
+        self.fx.notify(event);
+    }
+}

@@ -1,0 +1,308 @@
+//! The peers of one content: who is met, kept, turned away or banned, and what each one's events mean.
+
+use super::{Context, Me, Peer, Swarm, SwarmEvent};
+use crate::command::Level;
+use crate::content::{Bitfield, Metainfo};
+use crate::ids::{SourceId, StreamId};
+use crate::limits::{DIALS_AT_ONCE, REDIAL_AFTER_MAX, SESSIONS_PER_CONTENT_MAX};
+use crate::machine::{Endpoint, Host, Input};
+use crate::session::{Identity, PeerFault, Session, SessionEvent};
+use crate::stats::SourceClass;
+use crate::wire::PeerId;
+use alloc::format;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+impl Swarm {
+    /// Peers somebody named.
+    pub(in crate::agent) fn add_candidates(
+        &mut self,
+        peers: impl IntoIterator<Item = (SocketAddr, SourceClass)>,
+        c: &mut Context<'_>,
+    ) {
+        c.fx.owner = self.owner;
+        for (addr, class) in peers {
+            self.candidates.add(addr, class);
+        }
+        self.dial_soon = true;
+        self.top_up(c);
+    }
+
+    /// An accepted connection that greeted us with this content's hash.
+    pub(in crate::agent) fn take_session(
+        &mut self,
+        session: Session,
+        from: SocketAddr,
+        c: &mut Context<'_>,
+    ) {
+        c.fx.owner = self.owner;
+        c.fx.adopt(session.stream());
+        let banned = self.candidates.is_banned(from);
+        let full = self.sessions.len() >= SESSIONS_PER_CONTENT_MAX;
+        let source = self.add_session(session, from, self.candidates.class_of(from));
+        if banned || full || self.metainfo.is_none() {
+            self.close_session(source, c);
+        } else {
+            self.welcome(source, c);
+        }
+        self.top_up(c);
+    }
+
+    fn add_session(&mut self, session: Session, addr: SocketAddr, class: SourceClass) -> SourceId {
+        self.last_source += 1;
+        let source = SourceId(self.last_source);
+        let has = Bitfield::empty(self.have.pieces());
+        self.streams.insert(session.stream(), source);
+        self.peers.insert(
+            source,
+            Peer {
+                addr,
+                class,
+                has,
+                blames: 0,
+            },
+        );
+        self.sessions.insert(source, session);
+        source
+    }
+
+    pub(super) fn on_peer_stream(&mut self, source: SourceId, input: Input, c: &mut Context<'_>) {
+        let mut events = Vec::new();
+        let Some(session) = self.sessions.get_mut(&source) else {
+            return;
+        };
+        let mono = c.now.mono;
+        match input {
+            Input::Opened { .. } => {
+                if let Some(me) = self.metainfo.as_ref().map(|m| identity(&self.me, m)) {
+                    session.on_opened(mono, &me, c.fx);
+                }
+            }
+            Input::Received { bytes, .. } => session.on_bytes(mono, bytes, c.fx, &mut events),
+            Input::Sent { len, .. } => session.on_sent(mono, len),
+            Input::Closed { stream, .. } => return self.on_session_closed(source, stream, c),
+            _ => {}
+        }
+        self.settle_session(source, events, c);
+    }
+
+    fn on_session_closed(&mut self, source: SourceId, stream: StreamId, c: &mut Context<'_>) {
+        self.streams.remove(&stream);
+        self.serve.forget(source);
+        self.dial_soon = true;
+        if let Some(mut session) = self.sessions.remove(&source) {
+            self.sent_before += session.sent_bytes();
+            let unfinished = session.unfinished_bytes();
+            let released = session.on_closed();
+            self.with_job(c, |job, _| {
+                job.cut_short(unfinished);
+                job.released(source, &released);
+                job.remove_peer(source);
+            });
+        }
+        if let Some(peer) = self.peers.remove(&source) {
+            self.candidates.closed(c.now.mono, peer.addr);
+        }
+    }
+
+    pub(super) fn close_session(&mut self, source: SourceId, c: &mut Context<'_>) {
+        if let Some(session) = self.sessions.get_mut(&source) {
+            session.close(c.fx);
+        }
+    }
+
+    /// Their handshake is here: keep the connection unless it is one too many.
+    fn welcome(&mut self, source: SourceId, c: &mut Context<'_>) {
+        let (Some(metainfo), Some(session)) = (self.metainfo.clone(), self.sessions.get(&source))
+        else {
+            return;
+        };
+        let peer_id = session.peer_id();
+        if peer_id == self.me.peer_id || self.is_spare(source, peer_id) {
+            if let Some(peer) = self.peers.get(&source) {
+                self.candidates
+                    .rest(c.now.mono, peer.addr, REDIAL_AFTER_MAX);
+            }
+            return self.close_session(source, c);
+        }
+        let me = identity(&self.me, &metainfo);
+        let class = self
+            .peers
+            .get(&source)
+            .map_or(SourceClass::Internet, |p| p.class);
+        if let Some(peer) = self.peers.get_mut(&source) {
+            peer.has = Bitfield::empty(metainfo.geometry.pieces());
+            self.candidates.opened(peer.addr);
+        }
+        self.dial_soon = true;
+        let mut events = Vec::new();
+        let nothing = Bitfield::empty(metainfo.geometry.pieces());
+        let offered = if self.me.share { &self.have } else { &nothing };
+        if let Some(session) = self.sessions.get_mut(&source) {
+            session.welcome(
+                c.now.mono,
+                &me,
+                metainfo.geometry,
+                offered,
+                c.fx,
+                &mut events,
+            );
+        }
+        self.with_job(c, |job, a| job.add_peer(source, class, a));
+        self.settle_session(source, events, c);
+    }
+
+    /// Two agents that dial each other keep the connection dialled by the lower peer id.
+    fn is_spare(&mut self, source: SourceId, peer_id: PeerId) -> bool {
+        let dialled_by_lower = |s: &Session| s.is_dialled() == (self.me.peer_id.0 < peer_id.0);
+        let this = self.sessions.get(&source).is_some_and(dialled_by_lower);
+        let other = self
+            .sessions
+            .iter()
+            .find(|(id, s)| **id != source && s.is_open() && s.peer_id() == peer_id);
+        match other {
+            None => false,
+            Some((_, other)) => !this || dialled_by_lower(other),
+        }
+    }
+
+    pub(super) fn settle_session(
+        &mut self,
+        source: SourceId,
+        events: Vec<SessionEvent>,
+        c: &mut Context<'_>,
+    ) {
+        for event in events {
+            match event {
+                SessionEvent::Hello { info_hash, .. } => {
+                    if self
+                        .metainfo
+                        .as_ref()
+                        .is_some_and(|m| m.info_hash.truncated() == info_hash)
+                    {
+                        self.welcome(source, c);
+                    } else {
+                        self.close_session(source, c);
+                    }
+                }
+                SessionEvent::Port(port) => self.on_port(source, port, c),
+                SessionEvent::HasAll => self.on_has(source, None, c),
+                SessionEvent::HasSet(set) => self.on_has(source, Some(set), c),
+                SessionEvent::Has(piece) => {
+                    if let Some(peer) = self.peers.get_mut(&source) {
+                        peer.has.insert(piece);
+                    }
+                    self.with_job(c, |job, a| job.peer_has(a.now.mono, source, piece));
+                }
+                SessionEvent::Claim { pieces, on } => {
+                    self.with_job(c, |job, a| job.peer_claims(a.now.mono, source, &pieces, on));
+                }
+                SessionEvent::Choked { released } | SessionEvent::Stalled { released } => {
+                    self.with_job(c, |job, _| job.released(source, &released));
+                }
+                SessionEvent::Rejected { run } => {
+                    self.with_job(c, |job, _| job.released(source, &[run]))
+                }
+                SessionEvent::Data { run, data } => {
+                    self.with_job(c, |job, a| job.on_data(source, run, data, a))
+                }
+                SessionEvent::HashesAsked(request) => {
+                    let hashes = self
+                        .layer
+                        .as_ref()
+                        .and_then(|layer| layer.hashes_for(&request));
+                    if let Some(session) = self.sessions.get_mut(&source) {
+                        session.answer_hashes(c.now.mono, request, hashes, c.fx);
+                    }
+                }
+                SessionEvent::Hashes { request, hashes } => {
+                    self.with_job(c, |job, a| job.on_hashes(source, &request, &hashes, a));
+                }
+                SessionEvent::Fault(fault) => self.on_fault(source, &fault, c),
+                SessionEvent::Unchoked => self.with_job(c, |job, _| job.unchoked(source)),
+                SessionEvent::Interested(_) => self.serve.changed(),
+                SessionEvent::Asked | SessionEvent::HashesRejected(_) => {}
+            }
+        }
+    }
+
+    fn on_has(&mut self, source: SourceId, set: Option<Bitfield>, c: &mut Context<'_>) {
+        if let Some(peer) = self.peers.get_mut(&source) {
+            peer.has = set
+                .clone()
+                .unwrap_or_else(|| Bitfield::full(self.have.pieces()));
+        }
+        self.with_job(c, |job, _| match &set {
+            Some(set) => job.peer_has_set(source, set),
+            None => job.peer_has_all(source),
+        });
+    }
+
+    /// Where an accepted peer can be dialled another time.
+    fn on_port(&mut self, source: SourceId, port: u16, c: &mut Context<'_>) {
+        if let Some(peer) = self.peers.get_mut(&source) {
+            let addr = SocketAddr::new(peer.addr.ip(), port);
+            if self.candidates.is_banned(addr) {
+                return self.close_session(source, c);
+            }
+            self.candidates.add(addr, peer.class);
+            self.candidates.opened(addr);
+            peer.addr = addr;
+        }
+    }
+
+    fn on_fault(&mut self, source: SourceId, fault: &PeerFault, c: &mut Context<'_>) {
+        let Some(peer) = self.peers.get(&source) else {
+            return;
+        };
+        c.ev.push(SwarmEvent::Log(
+            Level::Debug,
+            format!("peer {}: {fault}", peer.addr),
+        ));
+        use PeerFault::{HandshakeTimeout, Idle, Stalled};
+        if !matches!(fault, HandshakeTimeout | Idle | Stalled) {
+            self.candidates.ban(peer.addr);
+        }
+    }
+
+    // --- dialling
+
+    /// Only who lacks something dials; a seed waits to be asked.
+    pub(super) fn may_dial(&self) -> bool {
+        let downloading = self.job.as_ref().is_some_and(|j| !j.is_ended()) && !self.sharing;
+        downloading
+            && self.metainfo.is_some()
+            && self.sessions.len() < SESSIONS_PER_CONTENT_MAX
+            && self.dialling() < DIALS_AT_ONCE
+    }
+
+    fn dialling(&self) -> usize {
+        self.sessions
+            .values()
+            .filter(|s| s.is_dialled() && !s.is_open() && !s.is_closed())
+            .count()
+    }
+
+    pub(super) fn dial(&mut self, c: &mut Context<'_>) {
+        while self.may_dial() {
+            let Some((addr, class)) = self.candidates.next(c.now.mono) else {
+                break;
+            };
+            let to = Endpoint {
+                host: Host::Addr(addr.ip()),
+                port: addr.port(),
+                tls: None,
+            };
+            let session = Session::dial(c.now.mono, to, c.fx);
+            self.add_session(session, addr, class);
+        }
+    }
+}
+
+fn identity(me: &Me, metainfo: &Metainfo) -> Identity {
+    Identity {
+        peer_id: me.peer_id,
+        info_hash: metainfo.info_hash.truncated(),
+        port: me.port.filter(|_| me.share),
+    }
+}
