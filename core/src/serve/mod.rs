@@ -1,8 +1,8 @@
 //! Uploads of one content: whom to unchoke, what to read next, under credit.
 //!
-//! Decides: who is unchoked (many may be, but only a few at a time are being served while others wait); a
-//! place nobody uses goes to somebody who waits, the longest served makes way after a while. What lies in
-//! send buffers is kept short, so that pieces leave one after the other and can be passed on early.
+//! Decides: who is unchoked: few, so that being unchoked means being served now; a place nobody uses goes to
+//! whoever has waited longest, and so does one that was used for its turn. What lies in send buffers is kept
+//! short, so that pieces leave one after the other and can be passed on early.
 //! Reads are bounded per peer and in all; bytes leave as the stream reports them sent.
 //! Never does: which contents are offered (that is the shelf's), rates of the kernel.
 //! Tested in `core/tests/swarm.rs`.
