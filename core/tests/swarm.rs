@@ -11,6 +11,7 @@ use common::{FILE, Fleet, MIB, URL};
 use core::time::Duration;
 use dovetail_core::agent::AgentConfig;
 use dovetail_core::command::{GetRequest, Reply, Verified};
+use dovetail_core::coordinator::CoordinatorConfig;
 use dovetail_core::sim::seeds;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -82,6 +83,47 @@ fn checking_a_shared_file_for_long_keeps_the_agent_calm() {
         fleet.world.reply(call),
         Some(Reply::Shared(Ok(())))
     ));
+}
+
+#[test]
+fn devices_that_ask_before_anybody_knows_the_file_share_it_once_the_coordinator_does() {
+    // The coordinator, close to the origin, hashes its file in some ten seconds; meanwhile the devices behind their
+    // lines of 10 Mbit/s go on over HTTP. What they have by then counts.
+    let config = CoordinatorConfig {
+        allow: vec!["origin".parse().unwrap()],
+        ..CoordinatorConfig::default()
+    };
+    for seed in seeds(1..=3) {
+        let mut fleet = Fleet::coordinated(seed, 64 * MIB, 20_000_000, config.clone());
+        fleet.links = dovetail_core::sim::LinkSpec::rate(1_250_000);
+        fleet.agents(10);
+        for host in fleet.agents.clone() {
+            let request = GetRequest {
+                urls: vec![URL.into()],
+                output: FILE.into(),
+                ..GetRequest::default()
+            };
+            fleet.get(host, request);
+        }
+        fleet.finish(10 * MINUTE);
+        let reports = fleet.check_outputs();
+        let copies = fleet.origin_copies(&reports);
+        let last_s = reports.iter().map(|r| r.elapsed_us).max().unwrap() as f64 / 1e6;
+        let alone_s = 64.0 * 1.048576 / 1.25;
+        println!("seed {seed}: {copies:.2} copies, last after {last_s:.1} s, alone {alone_s:.1} s");
+        assert!(
+            copies <= 6.0 && last_s <= 1.4 * alone_s,
+            "{copies} {last_s}"
+        );
+        for report in &reports {
+            assert_eq!(report.verified, Verified::Merkle);
+            assert_eq!(
+                report.received.total(),
+                report.length,
+                "each byte counted once"
+            );
+        }
+    }
 }
 
 /// Mundinger, Weber, Weiss (2008): F/c · (1 + ⌊log2 N⌋ / M), everybody's uplink being c.

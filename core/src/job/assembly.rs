@@ -33,6 +33,12 @@ impl Assembly {
             .collect()
     }
 
+    /// Bytes of all blocks here.
+    pub(super) fn bytes(&self) -> u64 {
+        let slices = self.pieces.values().flat_map(BTreeMap::values).flatten();
+        slices.map(|slice| slice.len() as u64).sum()
+    }
+
     pub(super) fn clear(&mut self) {
         self.pieces.clear();
     }

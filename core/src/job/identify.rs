@@ -40,28 +40,70 @@ impl Job {
         a.ev.push(JobEvent::Lookup(key));
     }
 
-    /// The coordinator's answer to the lookup.
+    /// The coordinator's answer to the lookup. While the coordinator itself finds out what the file is, HTTP goes
+    /// on, and another answer follows.
     pub fn on_record(&mut self, answer: Lookup, a: &mut Around<'_>) {
         self.stale.all = true;
-        if !matches!(self.phase, Phase::Identifying { .. }) {
+        let waits = matches!(self.phase, Phase::Identifying { .. });
+        let Lookup::Found(record) = answer else {
+            if waits {
+                self.probe(a);
+            }
             return;
-        }
-        match answer {
-            Lookup::Found(record) => {
-                let parsed = Metainfo::parse(&record.metainfo)
-                    .ok()
-                    .filter(|_| self.may_believe(record.sha256));
-                match parsed {
-                    Some(metainfo) => self.identify(Arc::new(metainfo), a),
-                    None => {
-                        let text = "the coordinator's record is not of the file asked for; going on without peers";
-                        a.ev.push(JobEvent::Log(Level::Warn, text.to_string()));
-                        self.probe(a);
-                    }
+        };
+        let parsed = Metainfo::parse(&record.metainfo)
+            .ok()
+            .filter(|_| self.may_believe(record.sha256));
+        match parsed {
+            Some(metainfo) if waits => self.identify(Arc::new(metainfo), a),
+            Some(metainfo) => self.adopt(Arc::new(metainfo), a),
+            None => {
+                let text =
+                    "the coordinator's record is not of the file asked for; going on without peers";
+                a.ev.push(JobEvent::Log(Level::Warn, text.to_string()));
+                if waits {
+                    self.probe(a);
                 }
             }
-            Lookup::Unknown | Lookup::Failed(_) | Lookup::Pending(_) => self.probe(a),
         }
+    }
+
+    /// The record comes while HTTP is at work: peers join in once what is under way has come to rest.
+    fn adopt(&mut self, metainfo: Arc<Metainfo>, a: &mut Around<'_>) {
+        match (&self.phase, &self.picker) {
+            (Phase::Probing, None) => {
+                self.leave_web(a);
+                self.identify(metainfo, a);
+            }
+            (Phase::Running, Some(picker))
+                if self.metainfo.is_none()
+                    && *picker.geometry() == metainfo.geometry
+                    && !picker.is_complete() =>
+            {
+                self.leave_web(a);
+                self.adopting = Some(metainfo);
+            }
+            _ => {}
+        }
+    }
+
+    /// Nothing is being hashed or written any more: what is here is checked against the record like what an
+    /// earlier run left.
+    pub(super) fn adopt_at_rest(&mut self, a: &mut Around<'_>) {
+        if self.writing > 0 || self.catching_up || self.verifier.is_hashing() {
+            return;
+        }
+        let (Some(metainfo), Some(picker)) = (self.adopting.take(), self.picker.take()) else {
+            return;
+        };
+        self.tally.waste(self.assembly.bytes());
+        self.assembly.clear();
+        self.verifier.restart();
+        let mut found = storage::identity(metainfo.geometry, picker.have().clone());
+        found.root = Some(metainfo.id.root);
+        self.found = Some(found);
+        self.recheck.credited = true;
+        self.identify(metainfo, a);
     }
 
     fn may_believe(&self, sha256: Option<Digest>) -> bool {
@@ -177,7 +219,9 @@ impl Job {
     pub(super) fn restore(&mut self, piece: u32, a: &mut Around<'_>) {
         if let Some(picker) = &mut self.picker {
             picker.verified(piece);
-            self.tally.resumed += u64::from(picker.geometry().piece_len(piece));
+            if !self.recheck.credited {
+                self.tally.resumed += u64::from(picker.geometry().piece_len(piece));
+            }
             a.ev.push(JobEvent::Have(piece));
         }
     }

@@ -102,6 +102,8 @@ pub struct Job {
     metainfo: Option<Arc<Metainfo>>,
     /// The metainfo came without its piece layer: peers are asked for it.
     learning: Option<LayerBuilder>,
+    /// What the file is, known only since HTTP is at work.
+    adopting: Option<Arc<Metainfo>>,
     found: Option<Resume>,
     picker: Option<Picker>,
     assembly: Assembly,
@@ -158,6 +160,8 @@ enum Phase {
 struct Recheck {
     queue: VecDeque<u32>,
     under_way: u32,
+    /// The pieces came in this run and are counted already.
+    credited: bool,
 }
 
 /// What a job must know of its agent.
@@ -182,6 +186,7 @@ impl Job {
             phase: Phase::Opening,
             metainfo: None,
             learning: None,
+            adopting: None,
             found: None,
             picker: None,
             assembly: Assembly::default(),
@@ -323,6 +328,10 @@ impl Job {
             self.restore(piece, a);
         } else {
             a.storage.forget(piece);
+            if let Some(picker) = self.picker.as_ref().filter(|_| self.recheck.credited) {
+                self.tally
+                    .discredit(picker.geometry().piece_len(piece).into());
+            }
         }
         self.recheck_more(a);
     }
@@ -503,6 +512,7 @@ impl Job {
 
     fn hand_out(&mut self, a: &mut Around<'_>) {
         match self.phase {
+            Phase::Running if self.adopting.is_some() => self.adopt_at_rest(a),
             Phase::Running => {
                 let stale = core::mem::take(&mut self.stale);
                 if stale.all || stale.web {

@@ -47,6 +47,12 @@ impl Tally {
         self.wasted = self.wasted.saturating_add(bytes);
     }
 
+    /// Bytes of a piece that came over HTTP alone were counted and are wrong.
+    pub(super) const fn discredit(&mut self, bytes: u64) {
+        self.received.origin = self.received.origin.saturating_sub(bytes);
+        self.waste(bytes);
+    }
+
     /// Everything received so far was for nothing: the file is another one.
     pub(super) fn discard(&mut self) {
         self.wasted += self.received.total();

@@ -103,6 +103,10 @@ impl Verifier {
         flat.state.clone().map(FlatHash::digest)
     }
 
+    pub(super) fn is_hashing(&self) -> bool {
+        !self.hashing.is_empty()
+    }
+
     pub(super) const fn has_flat(&self) -> bool {
         self.flat.is_some()
     }

@@ -396,16 +396,21 @@ impl Job {
         let failure = Failure::new(crate::failure::FailureKind::Mismatch, what, why.to_string())
             .remedy("publish the file again if it has changed");
         a.ev.push(JobEvent::Log(Level::Warn, failure.to_string()));
+        self.leave_web(a);
+        self.web.failure = Some(failure);
+        if self.is_alone(a) {
+            self.give_up(a);
+        }
+    }
+
+    /// Give up what the lanes are on, and their connections.
+    pub(super) fn leave_web(&mut self, a: &mut Around<'_>) {
         let lanes: Vec<Lane> = self.web.lanes.keys().copied().collect();
         for lane in lanes {
             self.on_lane_done(lane, false, a);
         }
         self.web.close(a.fx);
         self.web.source = None;
-        self.web.failure = Some(failure);
-        if self.is_alone(a) {
-            self.give_up(a);
-        }
     }
 
     /// Without the origin there is nobody to hope for.

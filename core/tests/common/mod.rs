@@ -53,6 +53,15 @@ pub const URL: &str = "http://origin/image.bin";
 impl Fleet {
     /// An origin with one file behind an uplink of this rate, and a coordinator.
     pub fn new(seed: u64, length: u64, origin_rate: u64) -> Self {
+        Self::coordinated(seed, length, origin_rate, CoordinatorConfig::default())
+    }
+
+    pub fn coordinated(
+        seed: u64,
+        length: u64,
+        origin_rate: u64,
+        coordinator: CoordinatorConfig,
+    ) -> Self {
         let mut world = World::new(seed);
         let content = world.content("image.bin", length as usize);
         let metainfo = metainfo("image.bin", &content, &[URL]);
@@ -67,11 +76,7 @@ impl Fleet {
         let origin = world.host("origin", Origin::new(config, [1; 32]), spec);
         world.disk(origin).put("/srv/image.bin", content.clone());
         let spec = HostSpec::at("10.0.0.2").listen(Listener::Http, 80);
-        let coordinator = world.host(
-            "coordinator",
-            Coordinator::new(CoordinatorConfig::default(), [2; 32]),
-            spec,
-        );
+        let coordinator = world.host("coordinator", Coordinator::new(coordinator, [2; 32]), spec);
         world.name("origin", origin);
         world.name("coordinator", coordinator);
         let links = LinkSpec::LAN;
