@@ -113,6 +113,7 @@ impl Job {
         self.stale.all = true;
         if let Some(picker) = &mut self.picker {
             runs.iter().for_each(|run| picker.release(source, *run));
+            picker.open_to_others(source);
         }
     }
 

@@ -167,6 +167,7 @@ impl Picker {
     /// The source is gone: what it was asked for is free again, what it holds no longer counts.
     pub fn remove_source(&mut self, source: SourceId) {
         self.release_all(source);
+        self.open_to_others(source);
         self.unclaim_all(source);
         if let Some(peer) = self.peers.remove(&source)
             && !peer.seed
@@ -419,6 +420,13 @@ impl Picker {
             partial.release(source, run.first..run.first.saturating_add(run.count));
         }
         self.close_if_untouched(run.piece);
+    }
+
+    /// The source may not go on for now (choked, stalled, gone): what was to be its alone is anybody's.
+    pub fn open_to_others(&mut self, source: SourceId) {
+        for partial in self.partial.values_mut() {
+            partial.open_to_others(source);
+        }
     }
 
     /// Everything asked of or reserved for this source is free again.

@@ -144,13 +144,22 @@ impl Partial {
         self.blocks.iter().map(|slot| slot.giver).collect()
     }
 
+    /// This source does not go on with it, so it cannot keep others away.
+    pub(super) fn open_to_others(&mut self, source: SourceId) {
+        if self.involved().any(|s| *s == source) {
+            self.exclusive = false;
+        }
+    }
+
+    fn involved(&self) -> impl Iterator<Item = &SourceId> {
+        self.blocks
+            .iter()
+            .flat_map(|s| s.giver.iter().chain(s.askers.iter().flatten()))
+    }
+
     /// An exclusive piece is joined only by whoever is on it already.
     fn may_join(&self, source: SourceId) -> bool {
-        let mut involved = self
-            .blocks
-            .iter()
-            .flat_map(|s| s.giver.iter().chain(s.askers.iter().flatten()));
-        !self.exclusive || involved.all(|s| *s == source)
+        !self.exclusive || self.involved().all(|s| *s == source)
     }
 
     pub(super) fn check(&self) {

@@ -211,6 +211,31 @@ fn a_failed_piece_names_its_givers_and_is_retried_by_one_source() {
 }
 
 #[test]
+fn a_piece_retried_by_one_source_is_anybodys_when_that_source_leaves_it_half_done() {
+    for leaves in [true, false] {
+        let mut p = picker(2);
+        for s in [A, B] {
+            p.add_peer(s);
+            p.peer_has(s, 0);
+        }
+        let run = p.pick(A, 9, Reach::Any).unwrap();
+        take(&mut p, A, run);
+        assert!(p.finish_if_whole(0));
+        p.failed(0);
+        let half = p.pick(B, 2, Reach::Any).unwrap();
+        take(&mut p, B, half);
+        assert_eq!(p.pick(A, 9, Reach::Any), None);
+        if leaves {
+            p.remove_source(B);
+        } else {
+            p.open_to_others(B);
+        }
+        assert!(p.pick(A, 9, Reach::Any).is_some());
+        p.check();
+    }
+}
+
+#[test]
 fn interest_follows_what_is_missing() {
     let mut p = picker(2);
     p.add_peer(A);
