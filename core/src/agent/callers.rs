@@ -2,16 +2,15 @@
 //!
 //! Never does: HTTP with them (`api`), downloading (`swarm`).
 
-use super::swarm::{Context, Me, Swarm};
+use super::swarm::{Context, Start, Swarm};
 use super::{Agent, DESK};
 use crate::api::{Asked, Desk};
 use crate::command::{Command, Event, GetRequest, Reply, ShareRequest};
 use crate::failure::{Failure, FailureKind};
 use crate::ids::{CallId, JobId, StreamId};
-use crate::job::{Job, JobConfig};
+use crate::job::Job;
 use crate::limits::CONTENTS_MAX;
 use crate::machine::Input;
-use crate::rng::Rng;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -45,9 +44,7 @@ impl Agent {
         if let Some(failure) = self.refusal(&request.output, is_taken) {
             return self.reply(call, Reply::Got(Err(failure)));
         }
-        self.start(call, |ids, me, jobs, rng, c| {
-            Swarm::get(ids, me, request, jobs, rng, c)
-        });
+        self.start(call, |start, c| Swarm::get(start, request, c));
     }
 
     fn on_share(&mut self, call: CallId, request: ShareRequest) {
@@ -61,28 +58,29 @@ impl Agent {
         if let Some(failure) = self.refusal(&request.path, false) {
             return self.reply(call, Reply::Shared(Err(failure)));
         }
-        self.start(call, |ids, me, jobs, rng, c| {
-            Swarm::share(ids, me, request, jobs, rng, c)
-        });
+        self.start(call, |start, c| Swarm::share(start, request, c));
     }
 
     /// A new swarm, with its first events.
-    fn start(
-        &mut self,
-        call: CallId,
-        make: impl FnOnce((u64, CallId, JobId), Me, &JobConfig, Rng, &mut Context<'_>) -> Swarm,
-    ) {
+    fn start(&mut self, call: CallId, make: impl FnOnce(Start<'_>, &mut Context<'_>) -> Swarm) {
         self.last_owner += 1;
         self.last_job += 1;
-        let (owner, rng) = (self.last_owner, self.rng.fork());
+        let owner = self.last_owner;
+        let start = Start {
+            owner,
+            call,
+            id: JobId(self.last_job),
+            me: self.me,
+            jobs: &self.jobs,
+            rng: self.rng.fork(),
+        };
         let mut events = Vec::new();
         let mut c = Context {
             now: self.now,
             fx: &mut self.fx,
             ev: &mut events,
         };
-        let ids = (owner, call, JobId(self.last_job));
-        let swarm = make(ids, self.me, &self.jobs, rng, &mut c);
+        let swarm = make(start, &mut c);
         self.swarms.insert(owner, swarm);
         self.said
             .extend(events.into_iter().map(|event| (owner, event)));

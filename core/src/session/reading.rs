@@ -77,33 +77,14 @@ impl Session {
                 begin,
                 length,
             } => {
-                self.on_asked(
-                    now,
-                    Asked {
-                        piece,
-                        begin,
-                        len: length,
-                        ranged: false,
-                    },
-                    fx,
-                    ev,
-                );
+                self.on_asked(now, Asked::block(piece, begin, length), fx, ev);
             }
             Message::Cancel {
                 piece,
                 begin,
                 length,
             } => {
-                self.on_cancel(
-                    now,
-                    Asked {
-                        piece,
-                        begin,
-                        len: length,
-                        ranged: false,
-                    },
-                    fx,
-                );
+                self.on_cancel(now, Asked::block(piece, begin, length), fx);
             }
             Message::Piece { piece, begin, data } => self.on_piece(now, piece, begin, data, ev)?,
             Message::Reject { piece, begin, .. } => {

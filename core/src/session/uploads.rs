@@ -15,6 +15,18 @@ pub struct Asked {
     pub ranged: bool,
 }
 
+impl Asked {
+    /// As BEP 3 has it: one block, answered with one message.
+    pub(super) const fn block(piece: u32, begin: u32, len: u32) -> Self {
+        Self {
+            piece,
+            begin,
+            len,
+            ranged: false,
+        }
+    }
+}
+
 /// Requests that lie next to each other in one piece, to be read at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {

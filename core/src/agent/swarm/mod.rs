@@ -93,57 +93,48 @@ pub(super) struct Context<'a> {
     pub(super) ev: &'a mut Vec<SwarmEvent>,
 }
 
+/// What every new swarm is given.
+pub(super) struct Start<'a> {
+    pub(super) owner: u64,
+    pub(super) call: CallId,
+    pub(super) id: JobId,
+    pub(super) me: Me,
+    pub(super) jobs: &'a JobConfig,
+    pub(super) rng: Rng,
+}
+
 impl Swarm {
-    pub(super) fn get(
-        (owner, call, id): (u64, CallId, JobId),
-        me: Me,
-        request: GetRequest,
-        config: &JobConfig,
-        rng: Rng,
-        c: &mut Context<'_>,
-    ) -> Self {
-        c.fx.owner = owner;
+    pub(super) fn get(start: Start<'_>, request: GetRequest, c: &mut Context<'_>) -> Self {
+        c.fx.owner = start.owner;
         let storage = Storage::download(&request.output, request.overwrite, c.fx);
-        let mut swarm = Self::new((owner, call, id), me, request.output.clone(), storage);
+        let mut swarm = Self::new(&start, request.output.clone(), storage);
         for addr in &request.peers {
             swarm
                 .candidates
                 .add(*addr, super::dial::class_by_address(addr.ip()));
         }
-        swarm.start(c, |a| Job::new(request, config, rng, a));
+        swarm.start(c, |a| Job::new(request, start.jobs, start.rng, a));
         swarm
     }
 
-    pub(super) fn share(
-        (owner, call, id): (u64, CallId, JobId),
-        me: Me,
-        request: ShareRequest,
-        config: &JobConfig,
-        rng: Rng,
-        c: &mut Context<'_>,
-    ) -> Self {
-        c.fx.owner = owner;
+    pub(super) fn share(start: Start<'_>, request: ShareRequest, c: &mut Context<'_>) -> Self {
+        c.fx.owner = start.owner;
         let storage = Storage::complete(&request.path, c.fx);
-        let mut swarm = Self::new((owner, call, id), me, request.path.clone(), storage);
+        let mut swarm = Self::new(&start, request.path.clone(), storage);
         swarm.sharing = true;
-        swarm.start(c, |a| Job::share(request, config, rng, a));
+        swarm.start(c, |a| Job::share(request, start.jobs, start.rng, a));
         swarm
     }
 
-    fn new(
-        (owner, call, id): (u64, CallId, JobId),
-        me: Me,
-        output: String,
-        storage: Storage,
-    ) -> Self {
+    fn new(start: &Start<'_>, output: String, storage: Storage) -> Self {
         Self {
-            owner,
-            call,
-            id,
+            owner: start.owner,
+            call: start.call,
+            id: start.id,
             sharing: false,
             output,
             sent_before: 0,
-            me,
+            me: start.me,
             metainfo: None,
             layer: None,
             storage,
