@@ -161,9 +161,10 @@ fn thirty_agents_come_near_the_bound_and_share_one_copy() {
     }
 }
 
+/// `.ci/test` runs the first; all of them:
 /// `cargo test --release -p dovetail-core --test swarm -- --ignored --nocapture`; `SIM_SEED=n` for one of them.
 #[test]
-#[ignore = "a minute for each of twenty seeds in the release profile"]
+#[ignore = "twenty minutes in the release profile; CI runs one seed of the twenty"]
 fn a_hundred_agents_come_near_the_bound_and_share_one_copy() {
     for seed in seeds(1..=20) {
         let (ratio, copies) = crowd(seed, 100, 256 * MIB);

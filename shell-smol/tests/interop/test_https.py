@@ -198,36 +198,41 @@ def test_redirected_from_http_to_https_and_never_back():
     assert not nginx.asked("/plain.bin"), "it was asked for without TLS"
 
 
-def test_nginx_is_killed_in_mid_download_and_comes_back():
-    ours = Authority()
-    nginx, url, digest = served(ours.certificate(*HERE), "limit_rate 4m;")
+def under_way(url, digest, authority):
+    """A download some megabytes of which are here, and its output."""
     out = folder("out") / "file.bin"
-    download = Process("get", url, "--sha256", digest, "-o", out, home="get", env=ours.trust)
+    download = Process("get", url, "--sha256", digest, "-o", out, home="get", env=authority.trust)
     download.wait_for("progress", where=lambda line: line["done"] >= 8 * MIB)
-    nginx.kill()
-    assert download.child.poll() is None, f"the download was over: {download.lines[-1]}"
-    nginx.config()
-    nginx.start()
+    return download, out
+
+
+def ends_well(download, out, digest):
     assert download.end() == 0, f"{download.lines[-2:]} {download.error()}"
     same(out, digest)
     got = download.last("got")
     assert got["received"]["origin"] + got["wasted"] <= LENGTH + 4 * MIB, got
+
+
+def test_nginx_is_killed_in_mid_download_and_comes_back():
+    ours = Authority()
+    nginx, url, digest = served(ours.certificate(*HERE), "limit_rate 4m;")
+    download, out = under_way(url, digest, ours)
+    nginx.kill()
+    assert download.child.poll() is None, f"the download was over: {download.lines[-1]}"
+    nginx.config()
+    nginx.start()
+    ends_well(download, out, digest)
 
 
 def test_nginx_reloads_in_mid_download():
     """SIGHUP, as after every renewal of a certificate: old workers finish what they do, nothing is asked twice."""
     ours = Authority()
     nginx, url, digest = served(ours.certificate(*HERE), "limit_rate 8m;")
-    out = folder("out") / "file.bin"
-    download = Process("get", url, "--sha256", digest, "-o", out, home="get", env=ours.trust)
-    download.wait_for("progress", where=lambda line: line["done"] >= 8 * MIB)
+    download, out = under_way(url, digest, ours)
     nginx.certificate = Authority("renewed", parent=ours).certificate(*HERE)
     nginx.config()
     nginx.child.send_signal(lab.signal.SIGHUP)
-    assert download.end() == 0, f"{download.lines[-2:]} {download.error()}"
-    same(out, digest)
-    got = download.last("got")
-    assert got["received"]["origin"] + got["wasted"] <= LENGTH + 4 * MIB, got
+    ends_well(download, out, digest)
 
 
 def test_nginx_comes_back_as_somebody_else():
@@ -235,9 +240,7 @@ def test_nginx_comes_back_as_somebody_else():
     ours = Authority()
     good, bad = ours.certificate(*HERE), Authority("theirs").certificate(*HERE)
     nginx, url, digest = served(good, "limit_rate 4m;")
-    out = folder("out") / "file.bin"
-    download = Process("get", url, "--sha256", digest, "-o", out, home="get", env=ours.trust)
-    download.wait_for("progress", where=lambda line: line["done"] >= 8 * MIB)
+    download, out = under_way(url, digest, ours)
     nginx.kill()
     nginx.certificate = bad
     nginx.config()
