@@ -201,7 +201,7 @@ pub enum Lost {
     TimedOut,
     Unreachable,
     NameNotFound,
-    /// TLS failed: the text says how (unknown issuer, wrong name, expired).
+    /// TLS failed, and trying again will not help: the text says how (unknown issuer, wrong name, expired).
     Tls(String),
     Other(String),
 }
