@@ -767,6 +767,39 @@ fn nothing_stays_of_a_download_that_never_got_a_byte() {
     }
 }
 
+/// Nobody else can have the file: a few tries tell, a minute would tell no more. Once bytes have come it is worth waiting.
+#[test]
+fn an_only_origin_that_never_delivers_is_given_up_soon() {
+    let broken = Fault::Status {
+        status: 500,
+        retry_after_s: None,
+    };
+    let breaks_off = Fault::Truncate { after: 2 * MIB };
+    for (by_url, good_requests) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
+        let mut scene = Scene::new(1);
+        let request = if by_url {
+            Scene::by_url()
+        } else {
+            scene.by_metainfo()
+        };
+        scene.origin(|o| {
+            o.add_fault(When::Requests(0..good_requests), breaks_off.clone());
+            o.add_fault(When::Requests(good_requests..u64::MAX), broken.clone());
+        });
+        let failure = scene.get(&request).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unavailable);
+        let waited = scene.world.now();
+        let expected = match good_requests {
+            0 => Duration::ZERO..Duration::from_secs(8),
+            _ => MINUTE..2 * MINUTE,
+        };
+        assert!(
+            expected.contains(&waited),
+            "{by_url} {good_requests}: {waited:?}"
+        );
+    }
+}
+
 #[test]
 fn without_any_source_it_fails() {
     let mut scene = Scene::new(1);

@@ -99,13 +99,7 @@ impl Agent {
         let peer_id = PeerId::new(rng.bytes());
         let [http, https, none] =
             [&config.http_proxy, &config.https_proxy, &config.no_proxy].map(Option::as_deref);
-        let proxies = Proxies::new(http, https, none).map_err(|error| {
-            Failure::new(
-                FailureKind::Usage,
-                "cannot use the proxy settings",
-                error.to_string(),
-            )
-        })?;
+        let proxies = Proxies::new(http, https, none)?;
         let announcer = match &config.coordinator {
             Some(text) => Some(announcer(text, &proxies, peer_id, &mut rng)?),
             None => None,

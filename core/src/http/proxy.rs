@@ -7,6 +7,7 @@
 //!
 //! Tests: at the end of this file.
 
+use crate::failure::{Failure, FailureKind};
 use crate::http::url::{Url, UrlError, parse_host, parse_port, split_host_port};
 use crate::machine::{Endpoint, Host};
 use alloc::borrow::ToOwned;
@@ -180,6 +181,17 @@ impl fmt::Display for ProxyError {
 }
 
 impl core::error::Error for ProxyError {}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        let remedy = match error.variable {
+            "no_proxy" => "list hosts, domains or address blocks, with commas between, or unset it",
+            _ => "set it to http://HOST:PORT, or unset it",
+        };
+        let what = format!("cannot use the environment variable {}", error.variable);
+        Self::new(FailureKind::Usage, what, error.why).remedy(remedy)
+    }
+}
 
 fn parse_proxy(variable: &'static str, text: Option<&str>) -> Result<Option<Proxy>, ProxyError> {
     let text = text.unwrap_or_default().trim();

@@ -15,6 +15,8 @@ pub(super) struct Tally {
     pub(super) sha256: Option<Digest>,
     pub(super) rate: Rate,
     pub(super) peer_rate: Rate,
+    /// Some source has delivered something since this download was started or resumed.
+    pub(super) any_arrived: bool,
     classes: BTreeMap<SourceId, SourceClass>,
     peers: BTreeSet<SourceId>,
 }
@@ -25,6 +27,7 @@ impl Tally {
     }
 
     pub(super) fn arrived(&mut self, now: Mono, source: SourceId, bytes: u64) {
+        self.any_arrived = true;
         self.rate.add(now, bytes);
         if self.class(source).is_peer() {
             self.peer_rate.add(now, bytes);

@@ -370,12 +370,17 @@ impl Job {
         failures: u32,
         a: &mut Around<'_>,
     ) {
-        let never = self.picker.is_none() && failures >= FIRST_TRIES;
+        let never = !self.tally.any_arrived && failures >= FIRST_TRIES;
         if self.is_alone(a) && (is_final || never) {
             return self.fail(failure, a);
         }
         if self.web.failure.is_none() {
-            a.ev.push(JobEvent::Log(Level::Warn, failure.to_string()));
+            let text = if is_final {
+                failure.to_string()
+            } else {
+                format!("{}: {}; trying again", failure.what, failure.why)
+            };
+            a.ev.push(JobEvent::Log(Level::Warn, text));
         }
         self.web.failure = Some(failure);
     }

@@ -46,11 +46,8 @@ pub(crate) fn peers(texts: &[String]) -> Result<Vec<SocketAddr>, Failure> {
 /// The proxies for requests that a command makes itself.
 pub(crate) fn proxies() -> Result<Proxies, Failure> {
     let [http, https, no] = proxy_variables(|name| std::env::var(name).ok());
-    Proxies::new(http.as_deref(), https.as_deref(), no.as_deref()).map_err(|e| {
-        let what = format!("cannot use the environment variable {}", e.variable);
-        Failure::new(FailureKind::Usage, what, e.why)
-            .remedy("set it to http://HOST:PORT, or unset it")
-    })
+    let proxies = Proxies::new(http.as_deref(), https.as_deref(), no.as_deref())?;
+    Ok(proxies)
 }
 
 /// A seed for a role.
