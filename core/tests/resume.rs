@@ -16,6 +16,7 @@ use core::time::Duration;
 use dovetail_core::agent::{Agent, AgentConfig};
 use dovetail_core::command::{Command, Event, GetRequest, Reply, Report, Verified};
 use dovetail_core::content::{Digest, Metainfo};
+use dovetail_core::coordinator::{Coordinator, CoordinatorConfig};
 use dovetail_core::failure::{Failure, FailureKind};
 use dovetail_core::limits::{OPEN_BYTES_MAX, SYNC_AFTER_BYTES};
 use dovetail_core::machine::{DiskErrorKind, Listener};
@@ -798,6 +799,35 @@ fn an_only_origin_that_never_delivers_is_given_up_soon() {
             "{by_url} {good_requests}: {waited:?}"
         );
     }
+}
+
+/// The record that comes while HTTP is at work is right, and what HTTP had brought is not.
+#[test]
+fn what_a_late_record_contradicts_is_fetched_again() {
+    let config = AgentConfig {
+        coordinator: Some("http://coordinator".into()),
+        ..AgentConfig::default()
+    };
+    let mut scene = Scene::with(1, config, DiskSpec::default());
+    let allowing = CoordinatorConfig {
+        allow: vec!["origin".parse().unwrap()],
+        ..CoordinatorConfig::default()
+    };
+    let spec = HostSpec::at("10.0.0.9").listen(Listener::Http, 80);
+    let coordinator = Coordinator::new(allowing, [2; 32]);
+    let coordinator = scene.world.host("coordinator", coordinator, spec);
+    scene.world.name("coordinator", coordinator);
+    // The coordinator asks first, and hears the truth.
+    let lie = Fault::Lie { file: MIB..MIB + 9 };
+    scene.origin(|o| o.add_fault(When::Requests(1..2), lie));
+    let request = GetRequest {
+        limit_bytes_per_s: RATE / 4,
+        ..Scene::by_url()
+    };
+    let report = scene.good(&request);
+    assert_eq!(report.verified, Verified::Merkle);
+    assert_eq!(report.received.origin, LENGTH);
+    assert!(report.wasted >= MIB, "the piece with the lie: {report:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{FILE, Fleet, MIB, URL};
+use common::{Fleet, MIB, crowd};
 use core::time::Duration;
 use dovetail_core::agent::AgentConfig;
 use dovetail_core::command::{GetRequest, Reply, Verified};
@@ -20,12 +20,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn alone_over_http_with_nothing_known() {
     let mut fleet = Fleet::new(1, 20 * MIB + 12345, 50_000_000);
     let host = fleet.agent(AgentConfig::default());
-    let request = GetRequest {
-        urls: vec![URL.into()],
-        output: FILE.into(),
-        ..GetRequest::default()
-    };
-    fleet.get(host, request);
+    fleet.get(host, Fleet::by_url());
     fleet.finish(MINUTE);
     let reports = fleet.check_outputs();
     assert_eq!(reports[0].verified, Verified::Length);
@@ -98,12 +93,7 @@ fn devices_that_ask_before_anybody_knows_the_file_share_it_once_the_coordinator_
         fleet.links = dovetail_core::sim::LinkSpec::rate(1_250_000);
         fleet.agents(10);
         for host in fleet.agents.clone() {
-            let request = GetRequest {
-                urls: vec![URL.into()],
-                output: FILE.into(),
-                ..GetRequest::default()
-            };
-            fleet.get(host, request);
+            fleet.get(host, Fleet::by_url());
         }
         fleet.finish(10 * MINUTE);
         let reports = fleet.check_outputs();
@@ -126,32 +116,6 @@ fn devices_that_ask_before_anybody_knows_the_file_share_it_once_the_coordinator_
     }
 }
 
-/// Mundinger, Weber, Weiss (2008): F/c · (1 + ⌊log2 N⌋ / M), everybody's uplink being c.
-fn mundinger_s(length: u64, rate: u64, peers: u32) -> f64 {
-    let pieces = length.div_ceil(MIB) as f64;
-    length as f64 / rate as f64 * (1.0 + f64::from(peers.ilog2()) / pieces)
-}
-
-/// Everybody's link has the origin's rate and all ask at once: (last one's time ÷ the bound, origin's copies).
-fn crowd(seed: u64, agents: u32, length: u64) -> (f64, f64) {
-    let rate = 12_500_000;
-    let mut fleet = Fleet::new(seed, length, rate);
-    fleet.world.check_every = 0;
-    fleet.world.without_journal();
-    fleet.links = dovetail_core::sim::LinkSpec::rate(rate);
-    fleet.agents(agents as usize);
-    fleet.all_get();
-    fleet.finish(20 * MINUTE);
-    let reports = fleet.check_outputs();
-    let last = reports.iter().map(|r| r.elapsed_us).max().unwrap() as f64 / 1e6;
-    let ratio = last / mundinger_s(length, rate, agents);
-    let copies = fleet.origin_copies(&reports);
-    println!(
-        "seed {seed}: last of {agents} after {last:.1} s, {ratio:.2} x the bound, {copies:.2} copies"
-    );
-    (ratio, copies)
-}
-
 #[test]
 fn thirty_agents_come_near_the_bound_and_share_one_copy() {
     for seed in seeds(1..=3) {
@@ -161,12 +125,10 @@ fn thirty_agents_come_near_the_bound_and_share_one_copy() {
     }
 }
 
-/// `.ci/test` runs the first; all of them:
-/// `cargo test --release -p dovetail-core --test swarm -- --ignored --nocapture`; `SIM_SEED=n` for one of them.
+/// Twenty seeds: `cargo bench -p dovetail-benches --bench crowd`.
 #[test]
-#[ignore = "twenty minutes in the release profile; CI runs one seed of the twenty"]
 fn a_hundred_agents_come_near_the_bound_and_share_one_copy() {
-    for seed in seeds(1..=20) {
+    for seed in seeds([1]) {
         let (ratio, copies) = crowd(seed, 100, 256 * MIB);
         assert!(ratio <= 1.5 && copies <= 1.1, "{ratio} {copies}");
     }

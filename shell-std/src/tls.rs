@@ -96,12 +96,8 @@ impl Conduit {
     pub fn finish(&mut self, why: Lost) {
         let under_tls = self.tls.is_some();
         self.end.get_or_insert(match why {
-            Lost::Eof if under_tls && self.is_handshaking() => {
-                // Not `Lost::Tls`, which is for good: a proxy or server that dies says no more than this.
-                Lost::Other("the server hung up during the TLS handshake".into())
-            }
             // Without the goodbye of TLS nobody can tell a complete stream from a cut one.
-            Lost::Eof if under_tls => Lost::Reset,
+            Lost::Eof if under_tls && !self.is_handshaking() => Lost::Reset,
             why => why,
         });
     }

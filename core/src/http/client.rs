@@ -535,6 +535,8 @@ impl HttpFault {
 impl fmt::Display for HttpFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Only a stream on which TLS is still to come can end before it is ready.
+            Self::Connect(Lost::Eof) => f.write_str("the server hung up during the TLS handshake"),
             Self::Connect(why) => write!(f, "{}", LostText(why)),
             Self::ProxyRefused(status) => write!(f, "the proxy answered {status}"),
             Self::NoAnswer { why, .. } => write!(f, "no answer: {}", LostText(why)),

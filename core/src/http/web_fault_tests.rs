@@ -207,11 +207,7 @@ fn faults_that_stay() {
             "TLS: certificate expired",
             1,
         ),
-        (
-            Lost::Other("the server hung up during the TLS handshake".into()),
-            "the server hung up during the TLS handshake",
-            8,
-        ),
+        (Lost::Eof, "the server hung up during the TLS handshake", 8),
     ] {
         let world = World::new(|_| Script::silence()).connecting(move |_| Err(lost.clone()));
         let mut job = Job::new(&["https://h/f"], world);

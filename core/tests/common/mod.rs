@@ -129,6 +129,15 @@ impl Fleet {
         }
     }
 
+    /// By the origin's URL, with nothing known about the file.
+    pub fn by_url() -> GetRequest {
+        GetRequest {
+            urls: vec![URL.into()],
+            output: FILE.into(),
+            ..GetRequest::default()
+        }
+    }
+
     pub fn get(&mut self, host: HostId, request: GetRequest) -> Call {
         let call = self.world.command(host, Command::Get(request));
         self.calls.push(call);
@@ -170,7 +179,6 @@ impl Fleet {
         }
     }
 
-    /// Every download succeeded and every output is right.
     /// What the roles logged, for a failing test.
     pub fn print_logs(&self) {
         for host in self.agents.iter().chain([&self.origin, &self.coordinator]) {
@@ -184,6 +192,7 @@ impl Fleet {
         }
     }
 
+    /// Every download succeeded and every output is right.
     pub fn check_outputs(&mut self) -> Vec<Report> {
         self.print_logs();
         let reports: Vec<Report> = self
@@ -206,4 +215,30 @@ impl Fleet {
     pub fn origin_copies(&self, reports: &[Report]) -> f64 {
         reports.iter().map(|r| r.received.origin).sum::<u64>() as f64 / self.content.len() as f64
     }
+}
+
+/// Mundinger, Weber, Weiss (2008): F/c · (1 + ⌊log2 N⌋ / M), everybody's uplink being c.
+fn mundinger_s(length: u64, rate: u64, peers: u32) -> f64 {
+    let pieces = length.div_ceil(MIB) as f64;
+    length as f64 / rate as f64 * (1.0 + f64::from(peers.ilog2()) / pieces)
+}
+
+/// Everybody's link has the origin's rate and all ask at once: (last one's time ÷ the bound, origin's copies).
+pub fn crowd(seed: u64, agents: u32, length: u64) -> (f64, f64) {
+    let rate = 12_500_000;
+    let mut fleet = Fleet::new(seed, length, rate);
+    fleet.world.check_every = 0;
+    fleet.world.without_journal();
+    fleet.links = LinkSpec::rate(rate);
+    fleet.agents(agents as usize);
+    fleet.all_get();
+    fleet.finish(Duration::from_secs(1200));
+    let reports = fleet.check_outputs();
+    let last = reports.iter().map(|r| r.elapsed_us).max().unwrap() as f64 / 1e6;
+    let ratio = last / mundinger_s(length, rate, agents);
+    let copies = fleet.origin_copies(&reports);
+    println!(
+        "seed {seed}: last of {agents} after {last:.1} s, {ratio:.2} x the bound, {copies:.2} copies"
+    );
+    (ratio, copies)
 }

@@ -46,8 +46,7 @@ pub(crate) fn peers(texts: &[String]) -> Result<Vec<SocketAddr>, Failure> {
 /// The proxies for requests that a command makes itself.
 pub(crate) fn proxies() -> Result<Proxies, Failure> {
     let [http, https, no] = proxy_variables(|name| std::env::var(name).ok());
-    let proxies = Proxies::new(http.as_deref(), https.as_deref(), no.as_deref())?;
-    Ok(proxies)
+    Proxies::new(http.as_deref(), https.as_deref(), no.as_deref()).map_err(Failure::from)
 }
 
 /// A seed for a role.

@@ -1,6 +1,8 @@
-//! How fast the simulator is: `cargo test --release -p dovetail-core --test sim_speed -- --ignored --nocapture`.
+//! What the simulator itself costs: a hundred hosts in a row pass on 256 MiB, each by a machine that decides nothing.
+//! Events per second of real time, with and without a journal; `--test` passes on little, to see that it works.
 
 use bytes::Bytes;
+use core::net::IpAddr;
 use core::time::Duration;
 use dovetail_core::content::HashJob;
 use dovetail_core::ids::{FileId, StreamId};
@@ -121,10 +123,13 @@ impl Machine for Relay {
     }
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn a_hundred_hosts_pass_on_a_file() {
-    let (hosts, len) = (100, 256 * 1024 * 1024);
+fn main() {
+    let quick = std::env::args().any(|arg| arg == "--test");
+    let (hosts, len) = if quick {
+        (10, 4 * PIECE)
+    } else {
+        (100, 256 * PIECE)
+    };
     for journal in [true, false] {
         let start = Instant::now();
         let mut world = World::new(1);
@@ -134,9 +139,9 @@ fn a_hundred_hosts_pass_on_a_file() {
         let content = world.content("file", len);
         println!("content: {:?}", start.elapsed());
         let link = LinkSpec::rate(12_500_000);
-        let addr = |i: usize| format!("10.0.{}.{}", i / 200, i % 200 + 1);
+        let addr = |i: usize| IpAddr::from([10, 0, (i / 200) as u8, (i % 200 + 1) as u8]);
         let spec = |i| {
-            HostSpec::at(&addr(i))
+            HostSpec::at(&addr(i).to_string())
                 .listen(Listener::Peers, 7680)
                 .links(link, link)
         };
@@ -144,7 +149,7 @@ fn a_hundred_hosts_pass_on_a_file() {
         let ids: Vec<_> = (1..hosts)
             .map(|i| {
                 let from = Endpoint {
-                    host: Host::Addr(addr(i - 1).parse().unwrap()),
+                    host: Host::Addr(addr(i - 1)),
                     port: 7680,
                     tls: None,
                 };
