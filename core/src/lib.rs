@@ -17,6 +17,8 @@ pub mod limits;
 pub mod ids;
 pub mod content;
 pub mod stats;
+pub mod host;
+pub mod settings;
 pub mod failure;
 pub mod command;
 pub mod machine;

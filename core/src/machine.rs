@@ -28,8 +28,10 @@
 
 use crate::command::{Command, Event, Level, Reply};
 use crate::content::{HashDone, HashJob};
+use crate::host::HostFacts;
 use crate::ids::{CallId, FileId, OpId, StreamId};
 use crate::time::{Deadline, Now};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -109,6 +111,8 @@ pub enum Input {
         op: OpId,
         done: HashDone,
     },
+    /// All that is known of the host: once at the start, and whenever something of it has changed.
+    Host(Box<HostFacts>),
 }
 
 #[derive(Clone, Debug)]

@@ -170,7 +170,7 @@ impl Agent {
                 let owner = self.fx.op_owner(op);
                 self.with_swarm(owner, |swarm, c| swarm.on_hashed(op, done, c));
             }
-            Input::Tick | Input::Listening { .. } | Input::Datagram { .. } => {}
+            Input::Tick | Input::Listening { .. } | Input::Datagram { .. } | Input::Host(_) => {}
         }
     }
 

@@ -154,6 +154,10 @@ impl Journal {
                     self.buf.extend_from_slice(&flat.digest().0);
                 }
             }
+            Input::Host(facts) => {
+                self.tag(b'f');
+                self.text(&format!("{facts:?}"));
+            }
         }
     }
 
