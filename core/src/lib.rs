@@ -24,6 +24,7 @@ pub mod command;
 pub mod machine;
 pub mod wire;
 pub mod http;
+pub mod policy;
 pub mod session;
 pub mod picker;
 pub mod serve;

@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod cache_host;
 mod call;
 mod client;
 mod date;
@@ -20,6 +21,7 @@ mod web_source;
 
 pub use answer::{Answer, AnswerBody, IncomingRequest};
 pub use body::{BodyError, BodyReader, Framing};
+pub use cache_host::{CacheHost, cache_url};
 pub use call::{Call, CallError, CallOutcome, CallRequest, Response};
 pub use client::{ClientEvent, Connection, HttpFault, ResponseHead};
 pub use date::{format_http_date, parse_http_date};

@@ -94,7 +94,7 @@ impl Default for Settings {
             download_mode: Mode::Lan,
             group_id: None,
             group_id_source: None,
-            restrict_peer_selection_by: Restrict::Subnet,
+            restrict_peer_selection_by: Restrict::Auto,
             min_file_size_to_peer: 10 * MB,
             peer_encryption: Encryption::Preferred,
             delay_foreground_download_from_http: Duration::ZERO,

@@ -82,6 +82,8 @@ pub enum GroupIdSource {
 /// Which peers count as near (`DORestrictPeerSelectionBy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restrict {
+    /// Not set: as `Subnet` in mode `lan`, as `None` in the others.
+    Auto,
     /// 0: whatever the mode allows.
     None,
     /// 1: only addresses in a network of this host.
