@@ -211,8 +211,8 @@ impl Io {
             if self.taken.is_empty() {
                 self.flush();
                 self.queue.take(&mut self.taken);
-                if let Some((call, command)) = self.commands.take() {
-                    return Some(Input::Command { call, command });
+                if let Some(input) = self.commands.take() {
+                    return Some(input);
                 }
             }
             let item = self.taken.pop_front()?;

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use dovetail_core::time::{Mono, Now, Wall};
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, reset_system_time_zone_cache};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -16,7 +16,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Debug)]
 pub struct Clock {
     start: Instant,
-    zone: TimeZone,
     /// Local offset from UTC and the Unix second it was looked up.
     offset: Mutex<(i32, i64)>,
 }
@@ -25,7 +24,6 @@ impl Clock {
     pub fn start() -> Self {
         Self {
             start: Instant::now(),
-            zone: TimeZone::system(),
             offset: Mutex::new((0, i64::MIN)),
         }
     }
@@ -53,13 +51,16 @@ impl Clock {
         }
     }
 
-    /// Looked up once a minute: daylight saving changes at full minutes.
+    /// Looked up once a minute: daylight saving changes at full minutes, and a traveller's `/etc/localtime` at any.
     fn utc_offset_s(&self, unix_s: i64) -> i32 {
         let mut known = self.offset.lock().unwrap_or_else(PoisonError::into_inner);
         let minute = unix_s.div_euclid(60);
         if known.1 != minute {
-            let offset = jiff::Timestamp::from_second(unix_s)
-                .map_or(0, |at| self.zone.to_offset(at).seconds());
+            // Else it would hold the zone for some minutes more.
+            reset_system_time_zone_cache();
+            let zone = TimeZone::system();
+            let offset =
+                jiff::Timestamp::from_second(unix_s).map_or(0, |at| zone.to_offset(at).seconds());
             *known = (offset, minute);
         }
         known.0
@@ -287,5 +288,43 @@ mod tests {
         assert!(first.wall.unix_us > 1_700_000_000_000_000);
         assert!(first.wall.utc_offset_s.abs() <= 14 * 3600);
         assert_ne!(seed().unwrap(), seed().unwrap());
+    }
+
+    /// In a mount namespace whose `/etc` has nothing but the time zone.
+    #[test]
+    fn a_change_of_the_time_zone_is_taken_up() {
+        const ZONES: &str = "/usr/share/zoneinfo/Asia";
+        const WITHIN: &str = "DOVETAIL_TEST_WITHIN";
+        if std::env::var_os(WITHIN).is_none() {
+            let script = "d=$(mktemp -d) && mount -t tmpfs t $d && mount --bind $d /etc && exec \"$0\" \
+                --exact host::tests::a_change_of_the_time_zone_is_taken_up";
+            let possible = std::process::Command::new("unshare")
+                .args(["--user", "--map-root-user", "--mount", "true"])
+                .status();
+            if !possible.is_ok_and(|status| status.success())
+                || !std::path::Path::new(ZONES).is_dir()
+            {
+                println!("skipped: no namespaces or no time zones here");
+                return;
+            }
+            let status = std::process::Command::new("unshare")
+                .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+                .arg(std::env::current_exe().unwrap())
+                .env(WITHIN, "1")
+                .env_remove("TZ")
+                .status();
+            assert!(status.unwrap().success());
+            return;
+        }
+        let zone = |name: &str| {
+            _ = std::fs::remove_file("/etc/localtime");
+            std::os::unix::fs::symlink(format!("{ZONES}/{name}"), "/etc/localtime").unwrap();
+        };
+        zone("Tokyo");
+        let clock = Clock::start();
+        assert_eq!(clock.utc_offset_s(1_795_694_400), 9 * 3600);
+        zone("Kolkata");
+        assert_eq!(clock.utc_offset_s(1_795_694_401), 9 * 3600);
+        assert_eq!(clock.utc_offset_s(1_795_694_460), 11 * 1800);
     }
 }

@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 pub mod host;
+pub mod dnssd;
+pub mod facts;
 pub mod tls;
 pub mod net;
 pub mod disk;
@@ -18,8 +20,9 @@ pub mod cli;
 
 use dovetail_core::command::{Command, Event, Reply};
 use dovetail_core::failure::Failure;
+use dovetail_core::host::HostFacts;
 use dovetail_core::ids::CallId;
-use dovetail_core::machine::{Listener, Machine};
+use dovetail_core::machine::{Input, Listener, Machine};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -89,13 +92,13 @@ impl Runtime for Threads {
     }
 }
 
-/// Two ends for commands: the [`Handle`] goes to whoever gives them, [`Commands`] to [`Runtime::run`].
+/// Two ends for commands and facts: the [`Handle`] goes to whoever gives them, [`Commands`] to [`Runtime::run`].
 pub fn channel() -> (Handle, Commands) {
     let inbox = Arc::default();
     (Handle(Arc::clone(&inbox)), Commands(inbox))
 }
 
-/// Gives commands to a running machine, from any thread. Cloneable.
+/// Gives commands and facts to a running machine, from any thread. Cloneable.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Mutex<Inbox>>);
 
@@ -105,16 +108,35 @@ pub struct Commands(Arc<Mutex<Inbox>>);
 
 #[derive(Debug, Default)]
 struct Inbox {
-    queue: VecDeque<(CallId, Command)>,
+    queue: VecDeque<Input>,
     waker: Option<Waker>,
 }
 
 impl Handle {
     /// Queue a command; its reply carries the same `call`. Nothing happens if the run is over.
     pub fn send(&self, call: CallId, command: Command) {
+        self.push(Input::Command { call, command });
+    }
+
+    /// Queue what is known of the host. Facts that the machine has not heard yet are replaced.
+    pub fn host(&self, facts: HostFacts) {
+        self.push(Input::Host(Box::new(facts)));
+    }
+
+    fn push(&self, input: Input) {
         let waker = {
             let mut inbox = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            inbox.queue.push_back((call, command));
+            let is_facts = |input: &Input| matches!(input, Input::Host(_));
+            let mut queue = inbox.queue.iter_mut();
+            let old = if is_facts(&input) {
+                queue.find(|queued| is_facts(queued))
+            } else {
+                None
+            };
+            match old {
+                Some(old) => *old = input,
+                None => inbox.queue.push_back(input),
+            }
             inbox.waker.clone()
         };
         if let Some(waker) = waker {
@@ -124,15 +146,40 @@ impl Handle {
 }
 
 impl Commands {
-    /// The next command, if there is one.
-    pub fn take(&self) -> Option<(CallId, Command)> {
+    /// The next command or facts, if there are any.
+    pub fn take(&self) -> Option<Input> {
         let mut inbox = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.queue.pop_front()
     }
 
-    /// Wake this whenever a command comes.
+    /// Wake this whenever something comes.
     pub fn wake(&self, waker: Waker) {
         let mut inbox = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.waker = Some(waker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_facts_wait() {
+        let (handle, commands) = channel();
+        let facts = |ram_bytes| HostFacts {
+            ram_bytes: Some(ram_bytes),
+            ..HostFacts::default()
+        };
+        handle.host(facts(1));
+        handle.send(CallId(1), Command::Shutdown);
+        handle.host(facts(2));
+        let Some(Input::Host(first)) = commands.take() else {
+            panic!("no facts");
+        };
+        assert_eq!(first.ram_bytes, Some(2));
+        assert!(matches!(commands.take(), Some(Input::Command { .. })));
+        handle.host(facts(3));
+        assert!(matches!(commands.take(), Some(Input::Host(_))));
+        assert!(commands.take().is_none());
     }
 }
