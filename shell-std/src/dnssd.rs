@@ -1,7 +1,7 @@
 //! DNS-SD on the local networks: look for cache servers, and announce one.
 //!
-//! Decides: which of a service's addresses to use; that point-to-point links are not a local network (as Avahi
-//! does). Never does: anything unless asked to; believe that what answers is a cache server of ours (whoever is
+//! Decides: which of a service's addresses to use; that loopback and point-to-point links are no local networks
+//! (as in Avahi). Never does: anything unless asked to; believe that what answers is a cache server of ours (whoever is
 //! on the network can say so: policy decides, and content is checked).
 //! Costs, while in use: a thread of `mdns-sd`, one of ours for each kind of service; queries that go out less and
 //! less often, down to one an hour; a look at the addresses every [`ADDRESSES_CHECKED_S`].
@@ -206,8 +206,8 @@ impl Drop for Announcement {
 fn daemon() -> Result<ServiceDaemon, mdns_sd::Error> {
     let daemon = ServiceDaemon::new()?;
     daemon.set_ip_check_interval(ADDRESSES_CHECKED_S)?;
-    let point_to_point = IfPredicate::new(|interface| interface.is_p2p());
-    daemon.disable_interface(IfKind::Predicate(point_to_point))?;
+    let no_network = IfPredicate::new(|interface| interface.is_p2p() || interface.is_loopback());
+    daemon.disable_interface(IfKind::Predicate(no_network))?;
     Ok(daemon)
 }
 

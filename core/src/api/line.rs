@@ -3,6 +3,7 @@
 //! Decides: names and shapes. Never does: when a line is written. Invariants: a line holds no newline;
 //! `Line::parse(line.render())` gives the line back. Tests: below, and `docs/json.md` is checked against it.
 
+use super::host_line::HostLine;
 use crate::command::{Event, Level, Progress, Reply, Report, Verified};
 use crate::content::Digest;
 use crate::failure::{Failure, FailureKind};
@@ -39,6 +40,7 @@ pub enum Line {
     Failed(FailedLine),
     Stopped,
     Status(Status),
+    Host(HostLine),
     Published(PublishedLine),
     DemoProgress(DemoProgressLine),
     DemoDevice(DemoDeviceLine),

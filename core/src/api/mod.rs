@@ -1,12 +1,14 @@
 //! Callers on this machine: requests in, JSON lines out; and the numbers and names they read and write.
 
 mod desk;
+mod host_line;
 mod line;
 mod name;
 mod request;
 mod text;
 
 pub use desk::{Asked, Desk};
+pub use host_line::{BatteryLine, DiskLine, HostLine, InterfaceLine};
 pub use line::{
     CoordinatorStatus, DemoDeviceLine, DemoLine, DemoProgressLine, FailedLine, GotLine, JobStatus,
     Line, LineError, LogLevel, PeerStatus, ProgressLine, PublishedLine, SharedStatus, Status,

@@ -11,6 +11,7 @@ use super::link::{Link, LinkCounters};
 use super::spec::{HostSpec, LinkSpec, NetSpec};
 use crate::command::{Command, Event, Reply};
 use crate::content::Digest;
+use crate::host::HostFacts;
 use crate::ids::CallId;
 use crate::machine::{Input, Machine};
 use crate::rng::Rng;
@@ -289,6 +290,13 @@ impl World {
         let input = Box::new(Input::Command { call, command });
         self.schedule_own(at_ns, What::Tell(at, input));
         Call { host, id: call }
+    }
+
+    /// Tell a machine what its host is like from this instant on; until then it knows nothing.
+    pub fn host_facts(&mut self, host: HostId, facts: HostFacts) {
+        let at = self.hosts[host.0 as usize].at();
+        let input = Box::new(Input::Host(Box::new(facts)));
+        self.schedule_own(self.now_ns, What::Tell(at, input));
     }
 
     /// Change a machine from outside (an origin's fault, say), once all that is due at this instant has

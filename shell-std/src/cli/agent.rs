@@ -4,8 +4,9 @@ use super::args::{AgentArgs, Global};
 use super::env;
 use super::home::Home;
 use super::out::Out;
-use super::serve::{Bound, serve};
-use crate::{ListenOn, Options, Runtime};
+use super::serve::{Bound, serve_knowing};
+use crate::facts::{Places, Watch};
+use crate::{Handle, ListenOn, Options, Runtime};
 use dovetail_core::agent::Agent;
 use dovetail_core::api::Line;
 use dovetail_core::failure::Failure;
@@ -34,8 +35,17 @@ pub(crate) fn agent<R: Runtime>(
     }
     let machine = Agent::new(config, env::seed()?)?;
     let socket = socket.display().to_string();
-    serve::<R>(machine, options, out, |bound| {
+    let watch = |handle: &Handle| watch(&home, handle);
+    serve_knowing::<R, _>(machine, options, out, watch, |bound| {
         ready("agent", Some(&socket), bound)
+    })
+}
+
+/// Tell the machine behind `handle` what this host is like: first of all, and whenever it changes.
+pub(crate) fn watch(home: &Home, handle: &Handle) -> Watch {
+    let handle = handle.clone();
+    Watch::start(Places::system(home.as_ref()), move |facts| {
+        handle.host(facts)
     })
 }
 

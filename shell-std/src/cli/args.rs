@@ -150,7 +150,11 @@ pub(crate) struct PublishArgs {
 
 /// Show what this home's agent is doing
 #[derive(Debug, Args)]
-pub(crate) struct StatusArgs {}
+pub(crate) struct StatusArgs {
+    /// Show instead what an agent sees of this host: networks, power, memory, disk
+    #[arg(long)]
+    pub(crate) host: bool,
+}
 
 /// Run this home's agent: downloads for local callers, and serves peers if told to share
 ///

@@ -49,7 +49,7 @@ pub(crate) fn get<R: Runtime>(args: &GetArgs, global: &Global, out: Out) -> Resu
             remark_on_ignored(args, out);
             by_agent(stream, &request, &mut screen)
         }
-        None => alone::<R>(args, request, &mut screen),
+        None => alone::<R>(args, request, &home, &mut screen),
     };
     if let Some(bars) = screen.bars.take() {
         bars.clear();
@@ -267,6 +267,7 @@ fn by_agent(
 fn alone<R: Runtime>(
     args: &GetArgs,
     request: GetRequest,
+    home: &Home,
     screen: &mut Screen,
 ) -> Result<Report, Failure> {
     const GET: CallId = CallId(1);
@@ -283,6 +284,7 @@ fn alone<R: Runtime>(
     let (handle, commands) = channel();
     let stop = handle.clone();
     signals::on_stop(move || stop.send(STOP, Command::Stop(GET)))?;
+    let watching = agent::watch(home, &handle);
     handle.send(GET, Command::Get(request));
     let out = screen.out;
     let machine = Agent::new(config, env::seed()?)?;
@@ -303,6 +305,7 @@ fn alone<R: Runtime>(
         }
         ControlFlow::Continue(())
     })?;
+    drop(watching);
     result.unwrap_or_else(|| Err(interrupted(&output)))
 }
 

@@ -19,6 +19,7 @@ mod origin;
 mod get;
 mod publish;
 mod status;
+mod status_host;
 mod demo;
 
 use crate::Runtime;
@@ -49,6 +50,7 @@ fn run<R: Runtime>(cli: &Cli, out: Out) -> Result<(), Failure> {
     match &cli.command {
         Command::Get(args) => get::get::<R>(args, global, out),
         Command::Publish(args) => publish::publish::<R>(args, global, out),
+        Command::Status(args) if args.host => status_host::status_host(global, out),
         Command::Status(_) => status::status(global, out),
         Command::Agent(args) => agent::agent::<R>(args, global, out),
         Command::Coordinator(args) => coordinator::coordinator::<R>(args, out),

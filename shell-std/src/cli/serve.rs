@@ -4,7 +4,7 @@
 
 use super::out::Out;
 use super::signals;
-use crate::{Notice, Options, Runtime, channel};
+use crate::{Handle, Notice, Options, Runtime, channel};
 use dovetail_core::api::Line;
 use dovetail_core::command::{Command, Event, Reply};
 use dovetail_core::failure::Failure;
@@ -77,8 +77,21 @@ pub(crate) fn serve<R: Runtime>(
     out: Out,
     ready: impl Fn(&Bound) -> (String, Line),
 ) -> Result<(), Failure> {
+    serve_knowing::<R, ()>(machine, options, out, |_| (), ready)
+}
+
+/// The same for a role that must know something of its host: `watch` sees to it, for as long as what it gives
+/// lives.
+pub(crate) fn serve_knowing<R: Runtime, W>(
+    machine: impl Machine,
+    options: Options,
+    out: Out,
+    watch: impl FnOnce(&Handle) -> W,
+    ready: impl Fn(&Bound) -> (String, Line),
+) -> Result<(), Failure> {
     const SHUTDOWN: CallId = CallId(1);
     let (handle, commands) = channel();
+    let watching = watch(&handle);
     signals::on_stop(move || handle.send(SHUTDOWN, Command::Shutdown))?;
     let watched = Watched::new(machine, &options, |bound: &Bound| {
         let (words, line) = ready(bound);
@@ -92,6 +105,7 @@ pub(crate) fn serve<R: Runtime>(
         }
         Notice::Reply(..) | Notice::Event(_) => ControlFlow::Continue(()),
     })?;
+    drop(watching);
     out.line(&Line::Stopped);
     Ok(())
 }
