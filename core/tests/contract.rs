@@ -6,13 +6,14 @@ use core::cell::RefCell;
 use core::time::Duration;
 use dovetail_core::command::{Command, Reply};
 use dovetail_core::content::{Digest, FlatHash};
+use dovetail_core::host::HostFacts;
 use dovetail_core::ids::{CallId, FileId, OpId, StreamId};
 use dovetail_core::machine::{
     CloseHow, DiskDone, DiskErrorKind, DiskOp, Effects, Endpoint, Host, Input, Listener, Lost,
     Machine, OpenHow, Output,
 };
 use dovetail_core::sim::toys::{Bulk, Echo, OP_ASKER_TEXT, OpAsker, Pinger, Reader};
-use dovetail_core::sim::{ClockSpec, DiskSpec, HostId, HostSpec, LinkSpec, World};
+use dovetail_core::sim::{ClockSpec, DiskSpec, HostId, HostSpec, Kill, LinkSpec, World};
 use dovetail_core::time::{Deadline, Mono, Now};
 use std::rc::Rc;
 
@@ -629,4 +630,55 @@ fn commands_are_answered_by_their_call() {
     assert!(world.reply(second).is_none());
     world.run_for(SECOND);
     assert!(world.reply(second).is_some() && second.id == CallId(2));
+}
+
+/// Keeps what it is told of its host's memory, and when.
+#[derive(Default)]
+struct Knowing {
+    fx: Effects,
+    told: Vec<(Mono, Option<u64>)>,
+}
+
+impl Machine for Knowing {
+    fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Host(facts) => self.told.push((now.mono, facts.ram_bytes)),
+            Input::Command { call, .. } => self.fx.reply(call, Reply::Stopped),
+            _ => {}
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.fx.poll()
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        None
+    }
+}
+
+#[test]
+fn facts_of_a_host_are_told_at_their_time() {
+    let facts = |ram_bytes| HostFacts {
+        ram_bytes: Some(ram_bytes),
+        ..HostFacts::default()
+    };
+    let run = |second| {
+        let mut world = World::new(1);
+        let host = world.host("host", Knowing::default(), spec(1));
+        world.host_facts(host, facts(1));
+        world.run_for(SECOND);
+        world.host_facts(host, facts(second));
+        world.kill(host, Kill::Process);
+        world.restart(host, Knowing::default());
+        world.run_for(SECOND);
+        world.host_facts(host, facts(second));
+        world.run_for(MS);
+        let told = world.machine::<Knowing>(host).told.clone();
+        // Facts for an earlier life are void; clocks begin with a life.
+        assert_eq!(told, [(Mono::ZERO + SECOND, Some(second))]);
+        world.digest()
+    };
+    assert_eq!(run(2), run(2));
+    assert_ne!(run(2), run(3));
 }

@@ -55,6 +55,25 @@ fn help_is_as_written_down() {
     }
 }
 
+#[test]
+fn the_host_is_shown_without_an_agent() {
+    let folder = Folder::new();
+    let words = folder.run(&["status", "--host"]).ok();
+    assert!(
+        words.contains("interface lo: loopback, 127.0.0.1/8"),
+        "{words}"
+    );
+    assert!(
+        words.contains("\nmemory: ") && words.contains("\ntime zone: UTC"),
+        "{words}"
+    );
+    let line = folder.run(&["--json", "status", "--host"]).ok();
+    let Ok(Line::Host(host)) = Line::parse(&line) else {
+        panic!("{line}");
+    };
+    assert!(host.ram_bytes.is_some_and(|bytes| bytes > 0));
+}
+
 /// What the program says to commands that cannot be done: the whole text, and the code.
 #[track_caller]
 fn refused(ended: &Ended, exit_code: i32, text: &str) {

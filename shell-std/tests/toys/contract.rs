@@ -17,6 +17,7 @@ use bytes::Bytes;
 use dovetail_core::command::{Command, Reply};
 use dovetail_core::content::{Digest, HashJob};
 use dovetail_core::failure::{Failure, FailureKind};
+use dovetail_core::host::HostFacts;
 use dovetail_core::ids::{CallId, OpId, StreamId};
 use dovetail_core::limits::SEND_PER_STREAM;
 use dovetail_core::machine::{
@@ -501,6 +502,38 @@ pub fn commands_come_from_any_thread<R: Runtime>() {
     threads.into_iter().for_each(|t| t.join().unwrap());
 }
 
+/// What was known before the run comes before anything else; later facts come as they change.
+pub fn facts_of_the_host_come_first<R: Runtime>() {
+    const DONE: CallId = CallId(1);
+    let (handle, commands) = channel();
+    let facts = |ram_bytes| HostFacts {
+        ram_bytes: Some(ram_bytes),
+        ..HostFacts::default()
+    };
+    handle.host(facts(1));
+    let mut heard = Vec::new();
+    let on = |fx: &mut Effects, input| match input {
+        Input::Host(facts) if facts.ram_bytes == Some(3) => fx.reply(DONE, Reply::Stopped),
+        Input::Host(facts) => heard.push(facts.ram_bytes),
+        Input::Listening { .. } => {
+            heard.push(None);
+            let handle = handle.clone();
+            thread::spawn(move || {
+                handle.host(facts(2));
+                handle.host(facts(3));
+            });
+        }
+        _ => {}
+    };
+    let machine = Probe::new(|_| (), on);
+    R::run(machine, listen(Listener::Http), commands, until_reply)
+        .map(drop)
+        .unwrap();
+    // The second may have been replaced by the third before it was heard.
+    assert_eq!(heard[..2], [Some(1), None]);
+    assert!(heard[2..].is_empty() || heard[2..] == [Some(2)]);
+}
+
 /// Contract 5: hash work is answered with its id.
 pub fn hashes_are_answered<R: Runtime>() {
     let mut left = 100;
@@ -841,6 +874,7 @@ macro_rules! contract {
             a_reset_is_told_as_such
             timers_are_not_starved
             commands_come_from_any_thread
+            facts_of_the_host_come_first
             hashes_are_answered
             files_are_written_read_and_renamed
             a_full_disk_says_so
