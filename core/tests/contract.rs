@@ -287,7 +287,7 @@ fn line_5_a_connect_is_answered_once_whatever_happens() {
     let probe = world.host("probe", Probe::default(), spec(2));
     world.run_for(MS);
     world.partition(cut, probe);
-    world.kill(dark, dovetail_core::sim::Kill::Power);
+    world.kill(dark, Kill::Power);
     let tls = |name: &str| Endpoint {
         tls: Some(name.into()),
         ..to(addr(1))

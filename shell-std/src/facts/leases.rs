@@ -6,7 +6,7 @@
 //! are documented by their source only. Tests: below.
 
 use super::links::{Link, Named};
-use super::{Places, names, unix_s};
+use super::{Places, names, text, unix_s};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -40,9 +40,13 @@ pub(super) fn read(places: &Places, links: &[Link]) -> Vec<Lease> {
         });
         Some(())
     });
+    let conf: String = ["etc/dhcp/dhclient.conf", "etc/dhclient.conf"]
+        .iter()
+        .filter_map(|path| text(&places.at(path)))
+        .collect();
     for folder in ["var/lib/dhcp", "var/lib/dhclient"] {
         each(&places.at(folder), |_, file| {
-            leases.extend(dhclient(&file.text()));
+            leases.extend(dhclient(&file.text(), &conf));
             Some(())
         });
     }
@@ -56,7 +60,7 @@ pub(super) fn read(places: &Places, links: &[Link]) -> Vec<Lease> {
     each(&places.at("var/lib/NetworkManager"), |name, file| {
         let name = name.strip_suffix(".lease")?;
         if name.starts_with("dhclient-") {
-            leases.extend(dhclient(&file.text()));
+            leases.extend(dhclient(&file.text(), &conf));
         } else {
             // internal-UUID-INTERFACE; a UUID has 36 letters.
             let of = name.strip_prefix("internal-")?.get(36..)?;
@@ -153,8 +157,10 @@ fn key_values(interface: Named, file: &LeaseFile) -> Lease {
     }
 }
 
-/// All leases of a file of dhclient, oldest first. Options it has no name for are `unknown-234`.
-pub(super) fn dhclient(text: &str) -> Vec<Lease> {
+/// All leases of a file of dhclient, oldest first. Options it has no name for are `unknown-234`; it can ask only for
+/// those that `dhclient_conf` gives a name.
+fn dhclient(text: &str, dhclient_conf: &str) -> Vec<Lease> {
+    let option_names = [GROUP_ID, CACHE_HOSTS].map(|code| option_names(dhclient_conf, code));
     let mut leases = Vec::new();
     let mut open: Option<Lease> = None;
     for line in text.lines().map(str::trim) {
@@ -169,13 +175,26 @@ pub(super) fn dhclient(text: &str) -> Vec<Lease> {
         } else if line == "}" {
             leases.extend(open.take());
         } else if let Some(lease) = &mut open {
-            statement(lease, line);
+            statement(lease, line, &option_names);
         }
     }
     leases
 }
 
-fn statement(lease: &mut Lease, line: &str) {
+/// `option cache-hosts code 235 = text;`
+fn option_names(dhclient_conf: &str, code: u8) -> Vec<String> {
+    let definition = |line: &str| {
+        let (name, rest) = line.trim().strip_prefix("option ")?.split_once(" code ")?;
+        let (found, _) = rest.split_once('=')?;
+        let is_it = found.trim().parse() == Ok(code);
+        is_it.then(|| name.trim().to_owned())
+    };
+    let mut names = vec![format!("unknown-{code}")];
+    names.extend(dhclient_conf.lines().filter_map(definition));
+    names
+}
+
+fn statement(lease: &mut Lease, line: &str, option_names: &[Vec<String>; 2]) {
     let Some((word, rest)) = line.split_once(' ') else {
         return;
     };
@@ -185,11 +204,17 @@ fn statement(lease: &mut Lease, line: &str) {
         // It is asked for again from `renew` on: the later, the newer.
         "renew" => lease.since_unix_s = dhclient_date(rest).unwrap_or(0),
         "expire" => lease.until_unix_s = dhclient_date(rest),
-        "option" => match rest.split_once(' ') {
-            Some(("unknown-234", value)) => lease.group_id = dhclient_value(value),
-            Some(("unknown-235", value)) => lease.cache_hosts = dhclient_value(value),
-            _ => {}
-        },
+        "option" => {
+            let Some((name, value)) = rest.split_once(' ') else {
+                return;
+            };
+            let [group_id, cache_hosts] = option_names;
+            if group_id.iter().any(|known| known == name) {
+                lease.group_id = dhclient_value(value);
+            } else if cache_hosts.iter().any(|known| known == name) {
+                lease.cache_hosts = dhclient_value(value);
+            }
+        }
         _ => {}
     }
 }
@@ -406,12 +431,12 @@ lease {
         let (group, hosts) = said(&[("var/lib/dhcp/dhclient.eth0.leases", DHCLIENT.as_bytes())]);
         assert_eq!(hosts.as_deref(), Some("a.example,b;\"1"));
         assert_eq!(group, None, "an older lease of the interface does not hold");
-        let read = dhclient(DHCLIENT);
+        let read = dhclient(DHCLIENT, "");
         assert_eq!(read[0].group_id.as_deref(), Some("old"));
         assert_eq!(read[1].since_unix_s, 1_795_694_400);
         // As hex, in the other folder, and as NetworkManager has it kept.
         let hex = DHCLIENT.replace("\"a.example,b;\\\"\\061\"", "61:62:0");
-        assert_eq!(dhclient(&hex)[1].cache_hosts, None);
+        assert_eq!(dhclient(&hex, "")[1].cache_hosts, None);
         let hex = hex.replace("61:62:0", "61:62:00");
         for path in [
             "var/lib/dhclient/dhclient--eth0.lease",
@@ -422,6 +447,17 @@ lease {
                 Some("ab")
             );
         }
+    }
+
+    #[test]
+    fn dhclient_names_options_as_it_is_told() {
+        let lease = DHCLIENT.replace("unknown-235", "cache-hosts");
+        let lease = ("var/lib/dhcp/dhclient.leases", lease.as_bytes());
+        assert_eq!(hosts(&[lease]), None);
+        let conf = "# option cache-hosts code 1 = text;\n  option cache-hosts  code 235 = text;\n\
+            option odd code = text;\nalso request cache-hosts;\n";
+        let found = hosts(&[lease, ("etc/dhcp/dhclient.conf", conf.as_bytes())]);
+        assert_eq!(found.as_deref(), Some("a.example,b;\"1"));
     }
 
     #[test]
