@@ -4,7 +4,7 @@
 //! (as in Avahi). Never does: anything unless asked to; believe that what answers is a cache server of ours (whoever is
 //! on the network can say so: policy decides, and content is checked).
 //! Costs, while in use: a thread of `mdns-sd`, one of ours for each kind of service; queries that go out less and
-//! less often, down to one an hour; a look at the addresses every [`ADDRESSES_CHECKED_S`].
+//! less often, down to one an hour; a look at the addresses twice a minute.
 //! Specification: RFC 6762, RFC 6763. Tests: below; over real multicast in `tests/facts.rs`.
 
 use crate::facts::addresses;

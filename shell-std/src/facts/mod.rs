@@ -17,7 +17,8 @@ pub use watch::Watch;
 use dovetail_core::host::{DiskSpace, HostFacts, Subnet};
 use leases::Lease;
 use links::Link;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -148,9 +149,14 @@ fn unix_s(time: SystemTime) -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// A small file as text. Devices that answer with an error (`sysfs` does) are as good as missing.
+/// More of a file is not read: a router's table of routes can be very long, and begins with the default.
+const TEXT_MAX: u64 = 1 << 20;
+
+/// A file as text. Devices that answer with an error (`sysfs` does) are as good as missing.
 fn text(path: &Path) -> Option<String> {
-    let bytes = fs::read(path).ok()?;
+    let mut bytes = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(TEXT_MAX).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
