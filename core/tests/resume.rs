@@ -672,6 +672,31 @@ fn every_single_failing_operation_ends_in_an_answer() {
     }
 }
 
+/// What the disk takes after it refused something else is still recorded, and nothing is waited for that cannot come.
+#[test]
+fn writes_that_end_after_a_failed_one_are_kept() {
+    let mut late = 0;
+    for step in 1..24 {
+        let mut scene = Scene::new(1);
+        scene.origin(|origin| origin.rate_bytes_per_s = 100 * MIB);
+        scene.disk().faults.stall = MS * 200;
+        let request = scene.by_metainfo();
+        let call = scene.start(&request);
+        scene.world.run_for(MS * 50 * step);
+        scene.disk().faults.fail_next.push_back(DiskErrorKind::Full);
+        if scene.result(call).is_ok() {
+            continue;
+        }
+        let steps = scene.world.steps();
+        scene.world.run_for(MS * 60_000);
+        assert_eq!(scene.world.outstanding(scene.device), (0, 0), "{step}");
+        assert!(scene.world.steps() - steps < 200, "{step}: it spins");
+        scene.disk().faults.fail_next.clear();
+        late += u32::from(scene.good(&request).resumed > 0);
+    }
+    assert!(late > 0, "no write was under way when another failed");
+}
+
 // --- asked for wrongly
 
 #[test]

@@ -256,9 +256,11 @@ impl Storage {
         }
     }
 
-    /// Nothing written is waiting to be recorded.
+    /// Nothing that can be recorded is written or being written and waits for that.
     pub fn is_recorded(&self) -> bool {
-        self.written.is_empty() && !self.recording
+        let writing = |doing: &Doing| matches!(doing, Doing::Write { .. });
+        let waiting = self.identity.is_some() && !self.written.is_empty();
+        !waiting && !self.recording && !self.ops.values().any(writing)
     }
 
     /// No operation is under way.
@@ -286,7 +288,8 @@ impl Storage {
     pub fn deadline(&self) -> Option<Deadline> {
         let since = self
             .written_since
-            .filter(|_| !self.recording && !self.finishing && self.identity.is_some())?;
+            .filter(|_| self.file.is_some() && self.identity.is_some())
+            .filter(|_| !self.recording && !self.finishing)?;
         Some(Deadline::new(since + SYNC_AFTER, "record written pieces"))
     }
 
