@@ -11,15 +11,17 @@ pub use desk::{Asked, Desk};
 pub use host_line::{BatteryLine, DiskLine, HostLine, InterfaceLine};
 pub use line::{
     CoordinatorStatus, DemoDeviceLine, DemoLine, DemoProgressLine, FailedLine, GotLine, JobStatus,
-    Line, LineError, LogLevel, PeerStatus, ProgressLine, PublishedLine, SharedStatus, Status,
-    VerifiedBy, parse_sha256,
+    Line, LineError, LogLevel, PeerStatus, PolicyStatus, ProgressLine, PublishedLine, SharedStatus,
+    Status, VerifiedBy, parse_sha256,
 };
 pub use name::{name_from_url, safe_name};
 pub use request::{
     Ask, GET_TARGET, Refusal, SHARE_TARGET, STATUS_TARGET, STOP_TARGET, check_get, check_url,
     get_body, parse_request, share_body,
 };
-pub use text::{Rate, Span, TextError, parse_duration, parse_rate, parse_size, summary};
+pub use text::summary;
+
+pub use crate::text::{Rate, Span, TextError, parse_duration, parse_rate, parse_size};
 
 #[cfg(test)]
 mod desk_tests;

@@ -1,9 +1,28 @@
 //! Every setting: its type and unit, its range and default, what it does, and its Delivery Optimization name.
 //!
-//! [`Settings`] are the values in force, whoever set them. Where Microsoft's pages disagree about a default,
-//! the choice is noted at the row of the table.
+//! [`Settings`] are the values in force, whoever set them. [`TABLE`] says what can be set, and how it is written;
+//! [`Layers`] hold what each provider says; [`Effective`] is what counts of that.
+//!
+//! Never does: I/O, or act on a value (`policy`). Tested in `layers_tests.rs`, `table_tests.rs` and each file.
 
 mod value;
+mod kind;
+mod table;
+mod problem;
+mod source;
+mod layers;
+mod effective;
+mod page;
+#[cfg(test)]
+mod layers_tests;
+#[cfg(test)]
+mod table_tests;
+
+pub use effective::{Effective, EffectiveRow, Ignored};
+pub use layers::{Layers, Provider, SetBy, Source};
+pub use page::{help, markdown};
+pub use problem::Problem;
+pub use table::{Row, TABLE, row};
 
 pub use value::{
     CacheHostSource, Encryption, Fallback, GroupIdSource, HoursLimit, Mode, NetworkRule, Percent,
@@ -14,7 +33,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// The values in force. Names follow Delivery Optimization's, without `DO`; sizes are bytes, rates bytes per second.
+/// The values in force. Where Microsoft's pages disagree about a default, ours is the one the reference table of its
+/// documentation has. Names follow Delivery Optimization's, without `DO`; sizes are bytes, rates bytes per second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     // --- peers

@@ -54,6 +54,39 @@ impl Mode {
         }
     }
 
+    /// By its name or its number.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let number = |mode: Self| text.parse() == Ok(mode.number());
+        Self::ALL
+            .into_iter()
+            .find(|mode| mode.name() == text || number(*mode))
+    }
+
+    /// The narrower of two.
+    pub fn narrower(self, other: Self) -> Self {
+        if other.width() < self.width() {
+            other
+        } else {
+            self
+        }
+    }
+
+    const fn width(self) -> u8 {
+        match self {
+            Self::Bypass => 0,
+            Self::Simple => 1,
+            Self::HttpOnly => 2,
+            Self::Lan => 3,
+            Self::Group => 4,
+            Self::Internet => 5,
+        }
+    }
+
+    /// A coordinator may be asked.
+    pub const fn asks_coordinator(self) -> bool {
+        !matches!(self, Self::Simple | Self::Bypass)
+    }
+
     /// Peers may be met.
     pub const fn peers(self) -> bool {
         matches!(self, Self::Lan | Self::Group | Self::Internet)
