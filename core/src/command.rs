@@ -6,6 +6,7 @@
 use crate::content::Digest;
 use crate::failure::Failure;
 use crate::ids::{CallId, JobId};
+use crate::settings::{Mode, Problem, Provider, Source};
 use crate::stats::ByClass;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -21,6 +22,12 @@ pub enum Command {
     Share(ShareRequest),
     /// Stop a job, keeping what is good. Its own `Get` is answered as interrupted.
     Stop(CallId),
+    /// Settings of one provider, replacing what it said before. Answered by [`Reply::Configured`] with what is wrong
+    /// in them; for that, what held before stays.
+    Configure {
+        provider: Provider,
+        sources: Vec<Source>,
+    },
     /// Make everything durable, say goodbye to the coordinator, close all streams. Answered by [`Reply::Stopped`].
     Shutdown,
 }
@@ -48,6 +55,8 @@ pub struct GetRequest {
     pub peers: Vec<SocketAddr>,
     /// Bytes per second this job may receive; 0 is no limit.
     pub limit_bytes_per_s: u64,
+    /// A download mode for this file; never wider than the one in force.
+    pub mode: Option<Mode>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +71,7 @@ pub struct ShareRequest {
 pub enum Reply {
     Got(Result<Report, Failure>),
     Shared(Result<(), Failure>),
+    Configured(Vec<Problem>),
     Stopped,
 }
 
@@ -121,6 +131,8 @@ pub struct Progress {
     /// Over the last few seconds.
     pub rate_bytes_per_s: u64,
     pub peers: u32,
+    /// Why nothing is transferred at present: `2 other downloads go first`.
+    pub waiting: Option<String>,
 }
 
 /// By who must act: a user sees `Info` and above.

@@ -27,6 +27,9 @@ pub const SEND_PER_STREAM: u32 = 1024 * 1024;
 /// How long a stream may take to open.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// ... to a cache server: it is near, or of no use (Microsoft's client: 3 s).
+pub const CACHE_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Largest file [`crate::machine::DiskOp::Load`] returns whole: metainfo and resume files.
 pub const SMALL_FILE_MAX: usize = METAINFO_LEN_MAX;
 
@@ -252,11 +255,8 @@ pub const RECALL_BLOCKS: u32 = 16;
 pub const SEAT_LOT: Duration = Duration::from_millis(20);
 pub const SEAT_KEPT: Duration = Duration::from_millis(500);
 
-/// Below this rate, peers that hold what we lack are not enough and HTTP tops up
-/// (`DOMinBackgroundQoS`, shipped value 2500 KB/s).
-pub const PEERS_ENOUGH_BYTES_PER_S: u64 = 2_500 * 1024;
-
-/// ... once it has lasted this long; longer while neighbours are fetching from the same origin.
+/// Peers that hold what we lack are not enough, and HTTP tops up, once they were too slow for this long; longer
+/// while neighbours are fetching from the same origin.
 pub const PEERS_SHORT_FOR: Duration = Duration::from_secs(3);
 pub const PEERS_SHORT_FOR_WITH_FETCHERS: Duration = Duration::from_secs(20);
 

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Fleet, MIB, crowd};
+use common::{Fleet, MIB, crowd, settings};
 use core::time::Duration;
 use dovetail_core::agent::AgentConfig;
 use dovetail_core::command::{GetRequest, Reply, Verified};
@@ -140,7 +140,7 @@ fn many_slow_peers_add_up() {
     let mut fleet = Fleet::new(5, 64 * MIB, 12_500_000);
     for _ in 0..20 {
         let seed = fleet.agent(AgentConfig {
-            upload_limit_bytes_per_s: 500_000,
+            settings: settings(&[("max_upload_bandwidth", "500KB/s")]),
             ..Fleet::config()
         });
         fleet.share(seed);

@@ -19,6 +19,11 @@ impl Agent {
         match command {
             Command::Get(request) => self.on_get(call, request),
             Command::Share(request) => self.on_share(call, request),
+            Command::Configure { provider, sources } => {
+                let problems = self.on_configure(provider, &sources);
+                self.reply(call, Reply::Configured(problems));
+            }
+            Command::Stop(target) if self.unqueue(target) => self.reply(call, Reply::Stopped),
             Command::Stop(target) => {
                 let owner = self
                     .swarms
@@ -41,10 +46,11 @@ impl Agent {
         let is_taken = self.swarms.values().any(|s| {
             !self.closing.contains(&s.owner) && s.job().is_some() && s.output() == request.output
         });
+        let is_taken = is_taken || self.is_waiting_for(&request.output);
         if let Some(failure) = self.refusal(&request.output, is_taken) {
             return self.reply(call, Reply::Got(Err(failure)));
         }
-        self.start(call, |start, c| Swarm::get(start, request, c));
+        self.enqueue(call, request);
     }
 
     fn on_share(&mut self, call: CallId, request: ShareRequest) {
@@ -58,18 +64,24 @@ impl Agent {
         if let Some(failure) = self.refusal(&request.path, false) {
             return self.reply(call, Reply::Shared(Err(failure)));
         }
-        self.start(call, |start, c| Swarm::share(start, request, c));
+        self.last_job += 1;
+        let id = JobId(self.last_job);
+        self.start(call, id, |start, c| Swarm::share(start, request, c));
     }
 
     /// A new swarm, with its first events.
-    fn start(&mut self, call: CallId, make: impl FnOnce(Start<'_>, &mut Context<'_>) -> Swarm) {
+    pub(super) fn start(
+        &mut self,
+        call: CallId,
+        id: JobId,
+        make: impl FnOnce(Start<'_>, &mut Context<'_>) -> Swarm,
+    ) {
         self.last_owner += 1;
-        self.last_job += 1;
         let owner = self.last_owner;
         let start = Start {
             owner,
             call,
-            id: JobId(self.last_job),
+            id,
             me: self.me,
             jobs: &self.jobs,
             rng: self.rng.fork(),
@@ -79,6 +91,7 @@ impl Agent {
             now: self.now,
             fx: &mut self.fx,
             ev: &mut events,
+            rules: &mut self.rules,
         };
         let swarm = make(start, &mut c);
         self.swarms.insert(owner, swarm);
@@ -103,7 +116,7 @@ impl Agent {
             );
             return Some(failure.remedy("wait for it, or choose another name with -o"));
         }
-        (self.swarms.len() >= CONTENTS_MAX).then(|| {
+        (self.swarms.len() + self.waiting.len() >= CONTENTS_MAX).then(|| {
             Failure::new(
                 FailureKind::Refused,
                 what(),

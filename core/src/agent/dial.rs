@@ -1,13 +1,13 @@
 //! Whom to connect to, and when again.
 //!
-//! Decides: the order of candidates (nearest class first, then those tried least), the pause between
+//! Decides: the order of candidates (those tried least, of these the nearest), the pause between
 //! attempts, and who is not to be talked to any more. Never does: the connecting itself.
 
 use crate::limits::{CANDIDATES_MAX, REDIAL_AFTER, REDIAL_AFTER_MAX};
-use crate::stats::SourceClass;
+use crate::policy::Known;
 use crate::time::{Deadline, Mono};
 use alloc::collections::{BTreeMap, BTreeSet};
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 
 /// Peers of one content that may be dialled.
@@ -19,49 +19,67 @@ pub(super) struct Candidates {
 
 #[derive(Debug)]
 struct Candidate {
-    class: SourceClass,
+    known: Known,
     connected: bool,
+    /// It may not be met under the limits in force.
+    barred: bool,
     tries: u32,
     not_before: Mono,
 }
 
 impl Candidates {
-    pub(super) fn add(&mut self, addr: SocketAddr, class: SourceClass) {
+    pub(super) fn add(&mut self, addr: SocketAddr, known: Known) {
         if self.known.len() < CANDIDATES_MAX && !self.banned.contains(&addr) {
             let fresh = Candidate {
-                class,
+                known,
                 connected: false,
+                barred: false,
                 tries: 0,
                 not_before: Mono::ZERO,
             };
-            self.known.entry(addr).or_insert(fresh).class = class;
+            let candidate = self.known.entry(addr).or_insert(fresh);
+            // What the caller or the coordinator says counts for more than that it came to us.
+            if known != Known::Other && candidate.known != Known::Caller {
+                candidate.known = known;
+                candidate.barred = false;
+            }
         }
     }
 
-    /// The best candidate to dial now; counts as connected from here on.
-    pub(super) fn next(&mut self, now: Mono) -> Option<(SocketAddr, SourceClass)> {
-        let (addr, candidate) = self
-            .known
-            .iter_mut()
-            .filter(|(_, c)| !c.connected && c.not_before <= now)
-            .min_by_key(|(addr, c)| (c.tries, c.class, **addr))?;
+    /// The best candidate to dial now of those that may be met: `near` says how near they are. It counts as connected
+    /// from here on.
+    pub(super) fn next<N: Ord + Copy>(
+        &mut self,
+        now: Mono,
+        near: impl Fn(SocketAddr, Known) -> Option<N>,
+    ) -> Option<(SocketAddr, Known)> {
+        let mut best = None;
+        for (addr, c) in &mut self.known {
+            if c.connected || c.barred || c.not_before > now {
+                continue;
+            }
+            match near(*addr, c.known) {
+                Some(near) => best = best.into_iter().chain([(c.tries, near, *addr)]).min(),
+                None => c.barred = true,
+            }
+        }
+        let (_, _, addr) = best?;
+        let candidate = self.known.get_mut(&addr)?;
         candidate.connected = true;
         candidate.tries += 1;
-        Some((*addr, candidate.class))
+        Some((addr, candidate.known))
     }
 
-    /// The class the coordinator gave this peer, if it named it; by address alone otherwise.
-    pub(super) fn class_of(&self, addr: SocketAddr) -> SourceClass {
-        let named = self.known.get(&addr).map(|c| c.class);
-        let same_host = || {
-            self.known
-                .iter()
-                .find(|(a, _)| a.ip() == addr.ip())
-                .map(|(_, c)| c.class)
-        };
-        named
-            .or_else(same_host)
-            .unwrap_or_else(|| class_by_address(addr.ip()))
+    /// Other limits are in force: whoever could not be met perhaps can.
+    pub(super) fn reconsider(&mut self) {
+        self.known.values_mut().for_each(|c| c.barred = false);
+    }
+
+    /// How we know this peer, or another one at its address.
+    pub(super) fn known(&self, addr: SocketAddr) -> Known {
+        let same_host = || self.known.iter().find(|(a, _)| a.ip() == addr.ip());
+        let named = self.known.get_key_value(&addr).or_else(same_host);
+        named.map_or(Known::Other, |(_, c)| c.known)
     }
 
     /// A connection to it has opened: it answers.
@@ -102,27 +120,17 @@ impl Candidates {
         let at = self
             .known
             .values()
-            .filter(|c| !c.connected)
+            .filter(|c| !c.connected && !c.barred)
             .map(|c| c.not_before)
             .min()?;
         Some(Deadline::new(at, "dial a peer"))
     }
 }
 
-/// What an address alone says: enough for peers the caller names.
-pub(super) const fn class_by_address(ip: IpAddr) -> SourceClass {
-    match ip {
-        IpAddr::V4(ip) if ip.is_link_local() => SourceClass::LinkLocal,
-        IpAddr::V4(ip) if ip.is_loopback() || ip.is_private() => SourceClass::Lan,
-        IpAddr::V6(ip) if ip.is_unicast_link_local() => SourceClass::LinkLocal,
-        IpAddr::V6(ip) if ip.is_loopback() || ip.is_unique_local() => SourceClass::Lan,
-        _ => SourceClass::Internet,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::SourceClass;
 
     fn addr(n: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, n], 7680))
@@ -131,15 +139,17 @@ mod tests {
     #[test]
     fn nearest_first_then_a_growing_pause() {
         let mut c = Candidates::default();
-        c.add(addr(1), SourceClass::Internet);
-        c.add(addr(2), SourceClass::Lan);
-        assert_eq!(c.next(Mono::ZERO), Some((addr(2), SourceClass::Lan)));
-        assert_eq!(c.next(Mono::ZERO), Some((addr(1), SourceClass::Internet)));
-        assert_eq!(c.next(Mono::ZERO), None);
+        let near = |addr: SocketAddr, _: Known| Some(addr != self::addr(2));
+        let next = |c: &mut Candidates, now| c.next(now, near).map(|(addr, _)| addr);
+        c.add(addr(1), Known::Coordinator(SourceClass::Internet));
+        c.add(addr(2), Known::Coordinator(SourceClass::Lan));
+        assert_eq!(next(&mut c, Mono::ZERO), Some(addr(2)));
+        assert_eq!(next(&mut c, Mono::ZERO), Some(addr(1)));
+        assert_eq!(next(&mut c, Mono::ZERO), None);
         c.closed(Mono::ZERO, addr(2));
         let again = c.deadline().unwrap().at;
         assert_eq!(again, Mono::ZERO + REDIAL_AFTER * 2);
-        assert!(c.next(Mono::ZERO).is_none() && c.next(again).is_some());
+        assert!(next(&mut c, Mono::ZERO).is_none() && next(&mut c, again).is_some());
         c.closed(again, addr(2));
         assert_eq!(c.deadline().unwrap().at, again + REDIAL_AFTER * 4);
     }
@@ -147,9 +157,20 @@ mod tests {
     #[test]
     fn the_banned_stay_out() {
         let mut c = Candidates::default();
-        c.add(addr(1), SourceClass::Lan);
+        c.add(addr(1), Known::Caller);
         c.ban(addr(1));
-        c.add(addr(1), SourceClass::Lan);
-        assert!(c.next(Mono::ZERO).is_none() && c.is_banned(addr(1)));
+        c.add(addr(1), Known::Caller);
+        let next = c.next(Mono::ZERO, |_, _| Some(0));
+        assert!(next.is_none() && c.is_banned(addr(1)));
+    }
+
+    #[test]
+    fn who_may_not_be_met_is_not_dialled() {
+        let mut c = Candidates::default();
+        c.add(addr(1), Known::Other);
+        assert_eq!(c.next(Mono::ZERO, |_, _| None::<u8>), None);
+        c.add(addr(1), Known::Caller);
+        let next = c.next(Mono::ZERO, |_, known| (known == Known::Caller).then_some(0));
+        assert_eq!(next, Some((addr(1), Known::Caller)));
     }
 }

@@ -9,6 +9,9 @@
 
 mod callers;
 mod dial;
+mod ledger;
+mod queue;
+mod rules;
 mod status;
 mod swarm;
 
@@ -16,14 +19,17 @@ use crate::announce::messages::Scope;
 use crate::announce::{Announcer, AnnouncerConfig, AnnouncerEvent, SwarmState};
 use crate::api::{Asked, Desk};
 use crate::command::{Event, Level, Reply};
+use crate::content::InfoHash;
 use crate::failure::{Failure, FailureKind};
 use crate::http::{Proxies, Url};
 use crate::ids::{CallId, StreamId};
 use crate::job::{Job, JobConfig};
 use crate::limits::LOBBY_MAX;
 use crate::machine::{CloseHow, Effects, Input, Listener, Machine, Output};
+use crate::policy::Known;
 use crate::rng::Rng;
 use crate::session::{Session, SessionEvent};
+use crate::settings::Layers;
 use crate::stats::TokenBucket;
 use crate::time::{Deadline, Now};
 use crate::wire::PeerId;
@@ -32,6 +38,9 @@ use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use ledger::Ledger;
+use queue::Waiting;
+use rules::Rules;
 use swarm::{Context, Me, Swarm, SwarmEvent};
 
 /// What an agent is told once, at its start. (Settings that change while it runs are policy's.)
@@ -45,8 +54,10 @@ pub struct AgentConfig {
     pub no_proxy: Option<String>,
     /// Accept peers, give to them and announce this device. Without it nothing listens and nothing is given.
     pub share: bool,
-    /// Bytes per second sent to all peers together; 0 is no limit.
-    pub upload_limit_bytes_per_s: u64,
+    /// What everybody said about settings before the start; [`crate::command::Command::Configure`] changes it.
+    pub settings: Layers,
+    /// The file in which uploads of the month are counted.
+    pub usage_file: Option<String>,
     /// Peers to dial for every content, besides those the coordinator names.
     pub peers: Vec<SocketAddr>,
 }
@@ -75,6 +86,9 @@ pub struct Agent {
     /// What callers asked for and was not taken up yet.
     asked: Vec<Asked>,
     upload: TokenBucket,
+    rules: Rules,
+    /// Downloads that wait for their turn.
+    waiting: VecDeque<Waiting>,
     last_owner: u64,
     last_job: u32,
 }
@@ -89,6 +103,7 @@ struct Shutdown {
 const DESK: u64 = 1;
 const ANNOUNCER: u64 = 2;
 const LOBBY: u64 = 3;
+const LEDGER: u64 = 4;
 const FIRST_SWARM: u64 = 16;
 
 impl Agent {
@@ -116,7 +131,12 @@ impl Agent {
                 port: None,
                 share: config.share,
             },
-            upload: TokenBucket::new(config.upload_limit_bytes_per_s),
+            upload: TokenBucket::new(0),
+            rules: Rules::new(
+                config.settings.clone(),
+                Ledger::new(config.usage_file.clone()),
+            ),
+            waiting: VecDeque::new(),
             config,
             rng,
             now: Now::default(),
@@ -164,13 +184,21 @@ impl Agent {
             }
             Input::Disk { op, done } => {
                 let owner = self.fx.op_owner(op);
+                if owner == Some(LEDGER) {
+                    let said = self.rules.ledger.on_disk(self.now, op, done);
+                    if let Some((level, text)) = said {
+                        self.log(level, text);
+                    }
+                    return;
+                }
                 self.with_swarm(owner, |swarm, c| swarm.on_disk(op, done, c));
             }
             Input::Hashed { op, done } => {
                 let owner = self.fx.op_owner(op);
                 self.with_swarm(owner, |swarm, c| swarm.on_hashed(op, done, c));
             }
-            Input::Tick | Input::Listening { .. } | Input::Datagram { .. } | Input::Host(_) => {}
+            Input::Host(facts) => self.on_host(*facts),
+            Input::Tick | Input::Listening { .. } | Input::Datagram { .. } => {}
         }
     }
 
@@ -185,9 +213,7 @@ impl Agent {
 
     fn on_listening(&mut self, at: SocketAddr) {
         self.me.port = Some(at.port());
-        if let Some(announcer) = &mut self.announcer {
-            announcer.set_port(self.now, at.port());
-        }
+        self.tell_announcer();
     }
 
     fn on_accepted(&mut self, stream: StreamId, listener: Listener, from: SocketAddr) {
@@ -276,7 +302,10 @@ impl Agent {
                     let now = self.now.mono;
                     self.with_swarm(owner, |swarm, c| {
                         let count = peers.len();
-                        swarm.add_candidates(peers.into_iter().map(|p| (p.addr, p.class)), c);
+                        let named = peers
+                            .into_iter()
+                            .map(|p| (p.addr, Known::Coordinator(p.class)));
+                        swarm.add_candidates(named, c);
                         swarm.tell_job(c, |job, _| job.on_peers_named(now, count));
                     });
                 }
@@ -305,6 +334,10 @@ impl Agent {
                         shutdown.goodbye_said = true;
                     }
                 }
+                AnnouncerEvent::Policy(values) => {
+                    let url = self.config.coordinator.clone().unwrap_or_default();
+                    self.on_group_policy(&url, &values);
+                }
                 AnnouncerEvent::Published { .. } => {}
             }
         }
@@ -327,6 +360,7 @@ impl Agent {
                 now: self.now,
                 fx: &mut self.fx,
                 ev: &mut events,
+                rules: &mut self.rules,
             },
         );
         let owner = swarm.owner;
@@ -354,16 +388,23 @@ impl Agent {
                     swarm.tell_job(c, Job::on_no_coordinator)
                 }),
             },
-            SwarmEvent::Identified(info_hash) => {
+            SwarmEvent::Meets(info_hash) => {
                 self.by_hash.entry(info_hash.truncated()).or_insert(owner);
-                let named: Vec<_> = self
-                    .config
-                    .peers
-                    .iter()
-                    .map(|p| (*p, dial::class_by_address(p.ip())))
-                    .collect();
+                let named = self.config.peers.iter();
+                let named: Vec<_> = named.map(|p| (*p, Known::Caller)).collect();
                 self.with_swarm(Some(owner), |swarm, c| swarm.add_candidates(named, c));
                 self.announce(owner, true);
+            }
+            SwarmEvent::Parts(info_hash) => self.part(owner, info_hash),
+            SwarmEvent::Banned(ban) => {
+                self.rules.bans.add(ban.clone());
+                let owners: Vec<u64> = self.swarms.keys().copied().collect();
+                for other in owners.into_iter().filter(|other| *other != owner) {
+                    let ban = ban.clone();
+                    self.with_swarm(Some(other), |swarm, c| {
+                        swarm.tell_job(c, |job, _| job.heed_ban(ban));
+                    });
+                }
             }
             SwarmEvent::Advanced => self.announce(owner, false),
             SwarmEvent::Log(level, text) => self.log(level, text),
@@ -375,7 +416,7 @@ impl Agent {
         let (Some(announcer), Some(swarm)) = (&mut self.announcer, self.swarms.get(&owner)) else {
             return;
         };
-        let Some(metainfo) = swarm.metainfo() else {
+        let Some(metainfo) = swarm.metainfo().filter(|_| swarm.meets()) else {
             return;
         };
         let state = SwarmState {
@@ -415,6 +456,7 @@ impl Agent {
         self.with_swarm(Some(owner), Swarm::end_job);
         self.announce(owner, false);
         self.reply(call, reply);
+        self.rules.down.forget(owner);
         if !good || !self.me.share {
             self.dismiss(owner);
         }
@@ -425,18 +467,21 @@ impl Agent {
         if !self.closing.insert(owner) {
             return;
         }
-        let hash = self
-            .swarms
-            .get(&owner)
-            .and_then(Swarm::metainfo)
-            .map(|m| m.info_hash);
-        if let Some(hash) = hash.filter(|h| self.by_hash.get(&h.truncated()) == Some(&owner)) {
+        let metainfo = self.swarms.get(&owner).and_then(Swarm::metainfo);
+        if let Some(hash) = metainfo.map(|m| m.info_hash) {
+            self.part(owner, hash);
+        }
+        self.with_swarm(Some(owner), Swarm::close);
+    }
+
+    /// Peers do not meet here for this content any more.
+    fn part(&mut self, owner: u64, hash: InfoHash) {
+        if self.by_hash.get(&hash.truncated()) == Some(&owner) {
             self.by_hash.remove(&hash.truncated());
             if let Some(announcer) = self.announcer.as_mut().filter(|_| self.shutdown.is_none()) {
                 announcer.leave(self.now, hash);
             }
         }
-        self.with_swarm(Some(owner), Swarm::close);
     }
 
     /// Swarms on their way out: close the file once their record is made, forget them once nothing is open.
@@ -491,13 +536,17 @@ impl Agent {
         for (session, _) in self.lobby.values_mut() {
             session.close(&mut self.fx);
         }
+        self.unqueue_all();
+        self.fx.owner = LEDGER;
+        self.rules.ledger.save(&mut self.fx);
     }
 
     fn finish_shutdown(&mut self) {
         let Some(shutdown) = &mut self.shutdown else {
             return;
         };
-        if shutdown.goodbye_said && !shutdown.done && self.swarms.is_empty() {
+        let settled = self.swarms.is_empty() && self.rules.ledger.is_idle();
+        if shutdown.goodbye_said && !shutdown.done && settled {
             shutdown.done = true;
             let call = shutdown.call;
             self.reply(call, Reply::Stopped);
@@ -520,11 +569,26 @@ impl Agent {
         for owner in owners {
             self.with_swarm(Some(owner), Swarm::on_tick);
         }
+        self.rules.down.on_tick(self.now.mono);
+    }
+
+    /// Those who wait for bandwidth, one after the other.
+    fn take_turns(&mut self) {
+        while let Some(owner) = self.rules.down.next_turn(self.now.mono) {
+            self.with_swarm(Some(owner), Swarm::on_turn);
+            self.rules.down.end_turn();
+        }
     }
 
     fn top_up(&mut self) {
+        self.reconsider_if_stale();
+        self.run_queue();
+        self.take_turns();
+        self.settle();
         self.tick_announcer();
         self.settle();
+        self.fx.owner = LEDGER;
+        self.rules.ledger.on_tick(self.now, &mut self.fx);
         self.serve();
         self.tell_progress();
         self.sweep();
@@ -543,6 +607,7 @@ impl Agent {
                     now: self.now,
                     fx: &mut self.fx,
                     ev: &mut events,
+                    rules: &mut self.rules,
                 };
                 again |= swarm.serve_one(&mut self.upload, &mut c);
             }
@@ -575,6 +640,11 @@ impl Agent {
             self.desk.deadline(),
             self.announcer.as_ref().and_then(Announcer::deadline),
             upload,
+            self.rules.down.deadline(),
+            self.rules.ledger.deadline(),
+            self.rules
+                .next_at()
+                .map(|at| Deadline::new(at, "other limits may hold")),
         ];
         let lobby = self.lobby.values().map(|(session, _)| session.deadline());
         let swarms = self.swarms.values().map(|s| s.deadline(now));

@@ -1,13 +1,19 @@
 //! What this agent is doing, for callers who ask.
 
 use super::Agent;
-use crate::api::{CoordinatorStatus, JobStatus, PeerStatus, ProgressLine, SharedStatus, Status};
-use alloc::string::ToString as _;
+use super::queue::Waiting;
+use crate::api::{
+    CoordinatorStatus, JobStatus, PeerStatus, PolicyStatus, ProgressLine, SharedStatus, Status,
+};
+use alloc::string::ToString;
 
 impl Agent {
     pub(super) fn status(&mut self) -> Status {
         let now = self.now.mono;
-        let mut status = Status::default();
+        let mut status = Status {
+            policy: self.policy_status(),
+            ..Status::default()
+        };
         for swarm in self.swarms.values_mut() {
             let (call, output) = (swarm.call.0, swarm.output().to_string());
             match swarm.progress(now).filter(|_| !swarm.sharing) {
@@ -39,6 +45,8 @@ impl Agent {
                     }),
             );
         }
+        let waiting = self.waiting.iter().map(Waiting::status);
+        status.jobs.extend(waiting);
         status.coordinator = self
             .config
             .coordinator
@@ -48,5 +56,16 @@ impl Agent {
                 reachable: self.announcer.as_ref().is_some_and(|a| !a.is_lost()),
             });
         status
+    }
+
+    fn policy_status(&mut self) -> PolicyStatus {
+        let limits = &self.rules.limits;
+        PolicyStatus {
+            mode: limits.mode.name().to_string(),
+            mode_set: self.rules.explain("download_mode"),
+            restrictions: self.rules.restrictions(),
+            caches: limits.caches.iter().map(ToString::to_string).collect(),
+            internet_upload_bytes: self.rules.ledger.internet_upload_bytes(self.now.wall),
+        }
     }
 }

@@ -18,6 +18,7 @@ use super::hex;
 use crate::content::{Digest, InfoHash};
 use crate::limits::{ADDRESSES_PER_DEVICE_MAX, NAME_LEN_MAX, SWARMS_PER_ANNOUNCE_MAX};
 use crate::stats::SourceClass;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -93,6 +94,9 @@ pub struct AnnounceReply {
     /// An agent that wants more peers may come again this early.
     #[serde(default)]
     pub min_interval_s: u32,
+    /// Settings for the devices of this coordinator, by the names of the settings table.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policy: BTreeMap<String, String>,
     pub swarms: Vec<SwarmReply>,
 }
 

@@ -25,6 +25,7 @@ use crate::limits::{ANNOUNCE_REPLY_MAX, GOODBYE_TIMEOUT};
 use crate::machine::{Effects, Input};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono, Now};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -64,6 +65,8 @@ pub enum AnnouncerEvent {
         token: u64,
         result: Result<(), String>,
     },
+    /// The settings that the coordinator gives its devices are others now.
+    Policy(BTreeMap<String, String>),
     /// The coordinator does not answer (any more). Comes once, until [`AnnouncerEvent::Back`].
     Lost { why: String },
     /// It answers again.
@@ -85,6 +88,10 @@ pub struct Announcer {
     presence: Lane,
     content: ContentCalls,
     lost: bool,
+    /// What the coordinator said last about settings.
+    policy: BTreeMap<String, String>,
+    /// When to say hello if there is nothing else to say; `None`: not at all.
+    hello_at: Option<Mono>,
     stop: Stop,
 }
 
@@ -110,6 +117,8 @@ impl Announcer {
             content: ContentCalls::new(lane(), rng.fork()),
             pace: Pace::new(rng.fork()),
             lost: false,
+            policy: BTreeMap::new(),
+            hello_at: Some(Mono::ZERO + HELLO_FIRST),
             stop: Stop::No,
         }
     }
@@ -119,6 +128,17 @@ impl Announcer {
         if core::mem::replace(&mut self.port, port) != port && !self.swarms.is_empty() {
             self.swarms.refresh();
             self.pace.changed(now.mono);
+        }
+    }
+
+    /// How far away peers may be, and the group they may be of.
+    pub fn set_scope(&mut self, now: Now, scope: Scope, group: Option<String>) {
+        if (self.scope, &self.group) != (scope, &group) {
+            (self.scope, self.group) = (scope, group);
+            if !self.swarms.is_empty() {
+                self.swarms.refresh();
+                self.pace.changed(now.mono);
+            }
         }
     }
 
@@ -231,6 +251,10 @@ impl Announcer {
         }
         if self.swarms.is_empty() {
             self.pace.idle();
+            if self.hello_at.is_some_and(|at| at <= now.mono) && !self.presence.is_busy() {
+                self.hello_at = None;
+                self.announce(now, fx, ev);
+            }
         } else if !self.presence.is_busy() {
             match self.pace.take(now.mono) {
                 Some(Due::Everything) => {
@@ -251,6 +275,9 @@ impl Announcer {
     pub fn deadline(&self) -> Option<Deadline> {
         let announce = match self.stop {
             Stop::No if self.presence.is_busy() => None,
+            Stop::No if self.swarms.is_empty() => self
+                .hello_at
+                .map(|at| Deadline::new(at, "hear of new settings")),
             Stop::No => self
                 .pace
                 .at()
@@ -271,9 +298,6 @@ impl Announcer {
             addresses: self.addresses.clone(),
             swarms: self.swarms.batch(),
         };
-        if request.swarms.is_empty() {
-            return;
-        }
         let body = serde_json::to_vec(&request).unwrap_or_default();
         let ask = Ask::post(ANNOUNCE_PATH, body.into(), ANNOUNCE_REPLY_MAX);
         if let Some(outcome) = self.presence.start(now, ask, fx) {
@@ -285,6 +309,14 @@ impl Announcer {
         match outcome.and_then(|answer| answer.json::<AnnounceReply>()) {
             Ok(reply) => {
                 self.on_reached(Some(Ok(())), ev);
+                self.hello_at = Some(now.mono + HELLO_EVERY);
+                if self.policy != reply.policy {
+                    self.policy.clone_from(&reply.policy);
+                    ev.push(AnnouncerEvent::Policy(reply.policy));
+                }
+                if self.swarms.is_empty() {
+                    return;
+                }
                 self.swarms.answered();
                 for swarm in reply.swarms {
                     let peers = usable(swarm.peers, self.device);
@@ -305,6 +337,7 @@ impl Announcer {
             }
             Err(failed) => {
                 self.swarms.failed();
+                self.hello_at = Some(now.mono + HELLO_EVERY);
                 self.pace.failed(now.mono, failed.retry_after);
                 self.on_reached(Some(Err(failed.why)), ev);
             }
@@ -345,6 +378,10 @@ impl Announcer {
         }
     }
 }
+
+/// A device that takes part in nothing hears of new settings this often.
+const HELLO_FIRST: Duration = Duration::from_secs(2);
+const HELLO_EVERY: Duration = Duration::from_secs(300);
 
 /// Peers one can dial, and not this device itself.
 fn usable(mut peers: Vec<Peer>, device: PeerId) -> Vec<Peer> {

@@ -124,7 +124,9 @@ impl Desk {
         asked: &mut Vec<Asked>,
     ) {
         let status = match reply {
-            Reply::Got(Ok(_)) | Reply::Shared(Ok(())) | Reply::Stopped => StatusCode::OK,
+            Reply::Got(Ok(_)) | Reply::Shared(Ok(())) | Reply::Configured(_) | Reply::Stopped => {
+                StatusCode::OK
+            }
             Reply::Got(Err(failure)) | Reply::Shared(Err(failure)) => status_of(failure.kind),
         };
         self.answer(now, call, status, &Line::of_reply(reply), fx, asked);

@@ -39,6 +39,10 @@ pub enum Line {
     /// The command has failed.
     Failed(FailedLine),
     Stopped,
+    /// New settings were taken up; what is wrong in them.
+    Configured {
+        problems: Vec<String>,
+    },
     Status(Status),
     Host(HostLine),
     Published(PublishedLine),
@@ -58,6 +62,9 @@ pub struct ProgressLine {
     pub wasted: u64,
     pub rate_bytes_per_s: u64,
     pub peers: u32,
+    /// Why nothing is transferred at present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +115,23 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// The coordinator's URL and whether it answered last time.
     pub coordinator: Option<CoordinatorStatus>,
+    #[serde(default)]
+    pub policy: PolicyStatus,
+}
+
+/// What this agent may do now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// The download mode in force.
+    pub mode: String,
+    /// `download_mode = lan (built in)`
+    pub mode_set: String,
+    /// What is restricted now, and why.
+    pub restrictions: Vec<String>,
+    /// Cache servers in the order they are asked.
+    pub caches: Vec<String>,
+    /// What was sent to Internet peers this month.
+    pub internet_upload_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,6 +266,9 @@ impl Line {
             Reply::Got(Ok(report)) => Self::Got(report.into()),
             Reply::Shared(Ok(())) => Self::Shared,
             Reply::Got(Err(failure)) | Reply::Shared(Err(failure)) => Self::failed(failure.clone()),
+            Reply::Configured(problems) => Self::Configured {
+                problems: problems.iter().map(|p| p.to_string()).collect(),
+            },
             Reply::Stopped => Self::Stopped,
         }
     }
@@ -279,6 +306,7 @@ impl ProgressLine {
             wasted: progress.wasted,
             rate_bytes_per_s: progress.rate_bytes_per_s,
             peers: progress.peers,
+            waiting: progress.waiting.clone(),
         }
     }
 
@@ -291,6 +319,7 @@ impl ProgressLine {
             wasted: self.wasted,
             rate_bytes_per_s: self.rate_bytes_per_s,
             peers: self.peers,
+            waiting: self.waiting.clone(),
         }
     }
 }
@@ -466,7 +495,11 @@ mod tests {
                     url: "http://c:7681".into(),
                     reachable: true,
                 }),
+                policy: PolicyStatus::default(),
             }),
+            Line::Configured {
+                problems: alloc::vec!["x:3: wrong".into()],
+            },
         ] {
             let text = line.render();
             assert_eq!(text.matches('\n').count(), 1, "{text:?}");

@@ -9,6 +9,7 @@ use crate::command::{GetRequest, ShareRequest};
 use crate::failure::{Failure, FailureKind};
 use crate::http::Url;
 use crate::ids::CallId;
+use crate::settings::Mode;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -92,6 +93,7 @@ pub fn get_body(request: &GetRequest) -> String {
         require_peers: request.require_peers,
         peers: request.peers.iter().map(ToString::to_string).collect(),
         limit_bytes_per_s: request.limit_bytes_per_s,
+        mode: request.mode.map(|mode| mode.name().to_string()),
     })
 }
 
@@ -146,6 +148,8 @@ struct GetBody {
     require_peers: bool,
     peers: Vec<String>,
     limit_bytes_per_s: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -181,6 +185,15 @@ fn parse_get(body: &[u8]) -> Result<GetRequest, Failure> {
                 "each is an address and a port, as in 10.0.0.7:7680",
             )
         })?;
+    let mode = match &body.mode {
+        None => None,
+        Some(text) => Some(Mode::from_text(text).ok_or_else(|| {
+            field(
+                "mode",
+                "it is none of http-only, lan, group, internet, simple, bypass",
+            )
+        })?),
+    };
     let request = GetRequest {
         urls: body.urls,
         metainfo,
@@ -192,6 +205,7 @@ fn parse_get(body: &[u8]) -> Result<GetRequest, Failure> {
         require_peers: body.require_peers,
         peers,
         limit_bytes_per_s: body.limit_bytes_per_s,
+        mode,
     };
     check_get(&request)?;
     Ok(request)
@@ -272,6 +286,7 @@ mod tests {
             require_peers: true,
             peers: alloc::vec!["10.0.0.7:7680".parse().unwrap(), "[::1]:1".parse().unwrap()],
             limit_bytes_per_s: u64::MAX,
+            mode: Some(Mode::HttpOnly),
         }
     }
 

@@ -37,6 +37,7 @@ use crate::machine::{CloseHow, Effects, Input, Listener, Machine, Output};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono, Now};
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
@@ -54,6 +55,8 @@ pub struct CoordinatorConfig {
     pub min_interval: Duration,
     /// The way to origins.
     pub proxies: Proxies,
+    /// Settings for all agents, by the names of the settings table.
+    pub policy: BTreeMap<String, String>,
 }
 
 impl Default for CoordinatorConfig {
@@ -63,6 +66,7 @@ impl Default for CoordinatorConfig {
             interval: Duration::from_secs(30),
             min_interval: Duration::from_secs(1),
             proxies: Proxies::none(),
+            policy: BTreeMap::new(),
         }
     }
 }
@@ -256,6 +260,7 @@ impl Coordinator {
             Command::Shutdown => self.fx.reply(call, Reply::Stopped),
             Command::Get(_) => self.fx.reply(call, Reply::Got(Err(not_an_agent()))),
             Command::Share(_) => self.fx.reply(call, Reply::Shared(Err(not_an_agent()))),
+            Command::Configure { .. } => self.fx.reply(call, Reply::Configured(Vec::new())),
             _ => {}
         }
     }

@@ -31,8 +31,9 @@ use crate::time::{Mono, Now};
 use ::http::header::{self, HeaderName};
 use ::http::{Method, StatusCode};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -44,6 +45,7 @@ use serde::de::DeserializeOwned;
 pub(super) struct Desk {
     interval: Duration,
     min_interval: Duration,
+    policy: BTreeMap<String, String>,
     pub(super) registry: Registry,
     pub(super) records: Records,
     pub(super) identifier: Identifier,
@@ -59,6 +61,7 @@ impl Desk {
         Self {
             interval: config.interval,
             min_interval: config.min_interval,
+            policy: config.policy,
             registry: Registry::default(),
             records: Records::default(),
             identifier: Identifier::new(config.allow, config.proxies),
@@ -169,6 +172,7 @@ impl Desk {
             &AnnounceReply {
                 interval_s: whole_seconds(self.interval),
                 min_interval_s: whole_seconds(self.min_interval),
+                policy: self.policy.clone(),
                 swarms,
             },
         ))

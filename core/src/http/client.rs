@@ -6,7 +6,7 @@
 //! Body bytes are slices of what was received; they are granted again once the parent says
 //! [`Connection::consumed`], so a parent that holds bytes back slows the sender down.
 //!
-//! Invariants: credit and unconsumed bytes together never exceed `GRANT_PER_STREAM`; each exchange ends
+//! Invariants: credit and unconsumed bytes together never exceed the connection's window; each exchange ends
 //! with exactly one `Done` or `Fault`; nothing beyond an answer's end is delivered.
 //!
 //! Spec: RFC 9110, RFC 9112. Tests: `http/client_tests.rs`; fuzz body `http_head`.
@@ -30,6 +30,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use core::fmt;
+use core::time::Duration;
 use ureq_proto::BodyMode;
 use ureq_proto::client::state::RecvResponse;
 use ureq_proto::client::{Call as Exchange, RecvResponseResult};
@@ -46,6 +47,7 @@ pub struct Connection {
     pending: Option<ClientRequest>,
     /// An incomplete head.
     head: BytesMut,
+    window: u32,
     /// Granted and not yet received.
     credit: u32,
     /// To be granted again.
@@ -54,6 +56,24 @@ pub struct Connection {
     used: bool,
     /// When the current wait is over.
     until: Mono,
+}
+
+/// How a connection is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// Bytes that may come and not be consumed.
+    pub window: u32,
+    /// How long the stream may take to open.
+    pub timeout: Duration,
+}
+
+impl Default for Opening {
+    fn default() -> Self {
+        Self {
+            window: GRANT_PER_STREAM,
+            timeout: CONNECT_TIMEOUT,
+        }
+    }
 }
 
 /// What a connection tells its parent.
@@ -117,6 +137,10 @@ enum State {
 impl Connection {
     /// Begin to connect. A request may be started at once; it is sent when the stream is ready.
     pub fn open(now: Now, url: &Url, proxies: &Proxies, fx: &mut Effects) -> Self {
+        Self::open_as(now, url, proxies, Opening::default(), fx)
+    }
+
+    pub fn open_as(now: Now, url: &Url, proxies: &Proxies, how: Opening, fx: &mut Effects) -> Self {
         let route = proxies.route(url);
         let to = match &route {
             Route::Direct => url.endpoint(),
@@ -129,10 +153,11 @@ impl Connection {
             state: State::Connecting,
             pending: None,
             head: BytesMut::new(),
+            window: how.window,
             credit: 0,
             owed: 0,
             used: false,
-            until: now.mono + CONNECT_TIMEOUT,
+            until: now.mono + how.timeout,
         }
     }
 
@@ -201,7 +226,7 @@ impl Connection {
         if !matches!(self.state, State::Connecting) {
             return;
         }
-        self.credit = GRANT_PER_STREAM;
+        self.credit = self.window;
         fx.grant(self.stream, self.credit);
         let Route::Tunnel(proxy) = &self.route else {
             return self.ready(now, fx, ev);
@@ -499,9 +524,9 @@ impl Connection {
 
     /// Grant again in portions worth a message.
     fn top_up(&mut self, fx: &mut Effects) {
-        let due = self.owed >= GRANT_PER_STREAM / 8 || self.credit == 0;
+        let due = self.owed >= self.window / 8 || self.credit == 0;
         if due && self.owed > 0 && !self.is_gone() {
-            let room = GRANT_PER_STREAM.saturating_sub(self.credit);
+            let room = self.window.saturating_sub(self.credit);
             let grant = self.owed.min(room);
             fx.grant(self.stream, grant);
             self.credit += grant;

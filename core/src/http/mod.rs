@@ -1,6 +1,7 @@
 //! HTTP/1.1 over a stream: one exchange, client or server; ranges, redirects, proxies, retry.
 
 mod answer;
+mod bans;
 mod body;
 mod cache_host;
 mod call;
@@ -20,19 +21,21 @@ mod web_answers;
 mod web_source;
 
 pub use answer::{Answer, AnswerBody, IncomingRequest};
+pub use bans::{Ban, Bans};
 pub use body::{BodyError, BodyReader, Framing};
 pub use cache_host::{CacheHost, cache_url};
 pub use call::{Call, CallError, CallOutcome, CallRequest, Response};
-pub use client::{ClientEvent, Connection, HttpFault, ResponseHead};
+pub use client::{ClientEvent, Connection, HttpFault, Opening, ResponseHead};
 pub use date::{format_http_date, parse_http_date};
 pub use proxy::{Proxies, Proxy, ProxyError, Route};
 pub use redirect::{REDIRECTS_MAX, Redirect, RedirectError, redirect};
 pub use request::{ClientRequest, USER_AGENT};
 pub use server::ServerConnection;
+pub use targets::Tiers;
 pub use url::{Url, UrlError, percent_decode};
 pub use validator::{Validator, if_none_match_hits, if_range_holds};
 pub use verdict::Known;
-pub use web_source::{Lane, WebConfig, WebEvent, WebSource};
+pub use web_source::{Lane, LaneFor, WebConfig, WebEvent, WebSource};
 
 #[cfg(test)]
 mod server_tests;

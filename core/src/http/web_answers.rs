@@ -22,6 +22,8 @@ enum Failing {
     Later { after: Option<Duration>, busy: bool },
     /// This URL is done for.
     Final,
+    /// It cannot be reached or says nothing: a cache is banned for everything.
+    Unreachable,
 }
 
 const LATER: Failing = Failing::Later {
@@ -191,6 +193,9 @@ impl WebSource {
             return self.ask(now, index, fx, ev);
         }
         let failing = match fault {
+            HttpFault::Connect(_) | HttpFault::TimedOut(_) if self.is_cache(index) => {
+                Failing::Unreachable
+            }
             HttpFault::Connect(Lost::Tls(_)) => Failing::Final,
             HttpFault::ProxyRefused(status) if status.is_client_error() => Failing::Final,
             HttpFault::ProxyRefused(StatusCode::SERVICE_UNAVAILABLE) => Failing::Later {
@@ -294,6 +299,8 @@ impl WebSource {
         fetch.streaming = true;
         fetch.answer_end = answer_end;
         let (asked, end) = (fetch.asked.clone(), fetch.end);
+        let resource = self.fetch_of(index).map(|fetch| fetch.target);
+        let resource = resource.and_then(|target| self.targets.resource(target));
         let before = (
             self.known.as_ref().and_then(|known| known.length),
             self.ranges,
@@ -307,6 +314,7 @@ impl WebSource {
         if known.validator.is_none() || (self.verified && !known.url.same_origin(&asked)) {
             known.validator = Validator::of(&head.headers);
             known.url = asked;
+            self.known_resource = resource;
         }
         let length = known.length;
         if !ranges && self.ranges != Some(false) {
@@ -492,8 +500,15 @@ impl WebSource {
             lane.fetch.as_ref().is_some_and(|fetch| fetch.streaming)
         };
         let others = u8::try_from(self.lanes.iter().filter(streaming).count()).unwrap_or(u8::MAX);
+        let is_cache = self.targets.cache(fetch.target).is_some();
         match failing {
-            Failing::Final => {
+            Failing::Final | Failing::Unreachable if is_cache => {
+                let whole = matches!(failing, Failing::Unreachable);
+                self.targets.unresolve(fetch.target);
+                let ban = self.targets.ban(now, fetch.target, whole, why);
+                ev.extend(ban.map(WebEvent::Banned));
+            }
+            Failing::Final | Failing::Unreachable => {
                 self.targets.unresolve(fetch.target);
                 self.targets.died(fetch.target, why);
             }
@@ -519,14 +534,21 @@ impl WebSource {
         }
     }
 
+    fn is_cache(&mut self, index: usize) -> bool {
+        let target = self.fetch_of(index).map(|fetch| fetch.target);
+        target.is_some_and(|target| self.targets.cache(target).is_some())
+    }
+
     fn tell_if_unavailable(&mut self, now: Now, ev: &mut Vec<WebEvent>) {
         let sticky = self.sticky();
         if !self.targets.usable(now, sticky) {
-            let first = self.targets.url(0).map(|url| self.proxies.route(url));
-            let remedy = first.as_ref().map_or("", Route::remedy);
+            let first = self.targets.first_origin();
+            let first = first.map(|url| self.proxies.route(url));
+            let by_route = first.as_ref().map_or("", Route::remedy);
+            let remedy = self.targets.remedy().unwrap_or(by_route);
             ev.push(WebEvent::Unavailable {
                 failure: self.targets.failure().remedy(remedy),
-                retry_at: self.targets.retry_at(),
+                retry_at: self.targets.retry_at(now.mono),
                 failures: self.targets.failures(),
             });
         }

@@ -34,6 +34,7 @@ impl Job {
 
     pub(super) fn with(urls: &[&str], world: World, adjust: impl FnOnce(&mut WebConfig)) -> Self {
         let mut config = WebConfig {
+            tiers: crate::http::Tiers::default(),
             urls: urls.iter().map(|url| Url::parse(url).expect(url)).collect(),
             proxies: Proxies::none(),
             max_connections: 4,
@@ -77,7 +78,10 @@ impl Job {
                     .on_input(self.world.now, &input, &mut self.world.fx, &mut self.events);
             }
             if !busy && !inputs && self.events.is_empty() {
-                let deadline = self.web.deadline().expect("something to wait for");
+                let deadline = self
+                    .web
+                    .deadline(self.world.now.mono)
+                    .expect("something to wait for");
                 self.world.pass_to(deadline.at);
                 self.web
                     .on_tick(self.world.now, &mut self.world.fx, &mut self.events);
@@ -140,6 +144,7 @@ impl Job {
                     }
                 }
                 WebEvent::Notice(text) => self.told.push(text),
+                WebEvent::Banned(ban) => self.told.push(ban.cache.to_string()),
             }
         }
         None
@@ -152,7 +157,8 @@ impl Job {
     }
 
     pub(super) fn top_up(&mut self) {
-        while let Some(lane) = self.web.idle_lane(self.world.now) {
+        while let Some(idle) = self.web.idle_lane(self.world.now) {
+            let lane = idle.lane;
             let Some((start, end)) = self.missing() else {
                 return;
             };

@@ -15,16 +15,18 @@
 //! Spec: RFC 9110 §13, §14. Tests: `http/web_tests.rs`, `http/web_fault_tests.rs`.
 
 use crate::failure::Failure;
-use crate::http::client::{ClientEvent, Connection};
+use crate::http::bans::Ban;
+use crate::http::client::{ClientEvent, Connection, Opening};
 use crate::http::lanes::LaneTrial;
 use crate::http::proxy::Proxies;
 use crate::http::range::range_field;
 use crate::http::request::ClientRequest;
-use crate::http::targets::Targets;
+use crate::http::targets::{Targets, Tiers};
 use crate::http::url::Url;
 use crate::http::validator::Validator;
 use crate::http::verdict::Known;
 use crate::ids::StreamId;
+use crate::limits::{CACHE_CONNECT_TIMEOUT, GRANT_PER_STREAM};
 use crate::machine::{Effects, Input};
 use crate::rng::Rng;
 use crate::stats::Rate;
@@ -40,6 +42,8 @@ pub struct WebConfig {
     /// Alternatives, most wanted first.
     pub urls: Vec<Url>,
     pub proxies: Proxies,
+    /// Cache servers that are asked before them.
+    pub tiers: Tiers,
     /// Connections at a time, at most (4 is usual).
     pub max_connections: u8,
     /// The version that an earlier run began with.
@@ -52,6 +56,14 @@ pub struct WebConfig {
 /// One connection's worth of work; a small number from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lane(pub u8);
+
+/// A lane to fetch on, and where that will be from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneFor {
+    pub lane: Lane,
+    /// A cache server is asked; else the origin.
+    pub cached: bool,
+}
 
 /// What the source tells the job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +98,8 @@ pub enum WebEvent {
         /// In a row, of the URL that is best off.
         failures: u32,
     },
+    /// A cache server is not asked for a while.
+    Banned(Ban),
     /// Something worth a line in the log.
     Notice(String),
 }
@@ -98,7 +112,11 @@ pub struct WebSource {
     pub(super) targets: Targets,
     pub(super) lanes: Vec<LaneState>,
     pub(super) trial: LaneTrial,
+    /// What each connection may hold, and how many there may be, under a cap of the rate.
+    narrow: Option<u32>,
     pub(super) known: Option<Known>,
+    /// Which of the origin's URLs `known` is about.
+    pub(super) known_resource: Option<usize>,
     pub(super) facts_told: bool,
     /// Does the server do ranges? `None` as long as nothing tells.
     pub(super) ranges: Option<bool>,
@@ -115,6 +133,7 @@ pub(super) struct LaneState {
     /// The rest of an answer nobody wants is read to keep the connection: bytes of patience.
     pub(super) drain: Option<u64>,
     pub(super) rate: Rate,
+    last_target: Option<usize>,
     /// Delivered from this connection and not yet consumed.
     pub(super) unconsumed: usize,
     /// Delivered from connections before this one and not yet consumed.
@@ -153,13 +172,21 @@ pub(super) struct Fetch {
 impl WebSource {
     pub fn new(config: WebConfig, rng: Rng) -> Self {
         let max = config.max_connections.max(1);
+        let known_resource = config.expect.as_ref().and_then(|known| {
+            config
+                .urls
+                .iter()
+                .position(|url| url.same_origin(&known.url))
+        });
         Self {
             proxies: config.proxies,
             verified: config.verified,
-            targets: Targets::new(config.urls, rng),
+            targets: Targets::new(config.urls, config.tiers, rng),
             lanes: (0..max).map(|_| LaneState::default()).collect(),
             trial: LaneTrial::new(max),
+            narrow: None,
             known: config.expect,
+            known_resource,
             facts_told: false,
             ranges: None,
             if_range: true,
@@ -169,13 +196,11 @@ impl WebSource {
 
     /// The lane on which another range may be asked for now. More than one only once ranges are known to
     /// work, and only as many as measurement has shown to be faster.
-    pub fn idle_lane(&mut self, now: Now) -> Option<Lane> {
+    pub fn idle_lane(&mut self, now: Now) -> Option<LaneFor> {
         let sticky = self.sticky();
-        if !self.targets.usable(now, sticky) {
-            return None;
-        }
+        let (target, _) = self.targets.pick(now, sticky)?;
         let allowed = match self.ranges {
-            Some(true) if self.facts_told => self.trial.allowed(),
+            Some(true) if self.facts_told && self.narrow.is_none() => self.trial.allowed(),
             _ => 1,
         };
         if self.busy() >= allowed {
@@ -188,7 +213,51 @@ impl WebSource {
             .iter()
             .position(|lane| free(lane) && warm(lane))
             .or_else(|| self.lanes.iter().position(free))?;
-        u8::try_from(index).ok().map(Lane)
+        Some(LaneFor {
+            lane: Lane(u8::try_from(index).ok()?),
+            cached: self.targets.cache(target).is_some(),
+        })
+    }
+
+    /// Under a cap of the rate there is one connection, and little that may come on it at once.
+    pub fn set_rate_cap(&mut self, bytes_per_s: u64) {
+        let window = bytes_per_s.div_ceil(WINDOWS_PER_S);
+        let window = window.clamp(WINDOW_MIN, GRANT_PER_STREAM.into());
+        self.narrow = (bytes_per_s > 0).then(|| u32::try_from(window).unwrap_or(GRANT_PER_STREAM));
+    }
+
+    /// Other cache servers, or other times for them and the origin. If the servers are others
+    /// ([`Self::has_other_caches`]), all lanes must be idle.
+    pub fn set_tiers(&mut self, tiers: Tiers) {
+        if self.has_other_caches(&tiers) {
+            for lane in &mut self.lanes {
+                lane.last_target = None;
+            }
+        }
+        self.targets.set_tiers(tiers);
+    }
+
+    pub fn has_other_caches(&self, tiers: &Tiers) -> bool {
+        self.targets.caches() != tiers.caches.as_slice()
+    }
+
+    /// Another download has banned a cache.
+    pub fn heed(&mut self, ban: Ban) {
+        self.targets.heed(ban);
+    }
+
+    /// What came last on this lane does not match its hashes. A cache is not asked for this file's origin any more,
+    /// and true is returned; else it is the origin's file that is wrong.
+    pub fn blame(&mut self, now: Now, lane: Lane, ev: &mut Vec<WebEvent>) -> bool {
+        let state = self.lanes.get(usize::from(lane.0));
+        let Some(target) = state.and_then(|state| state.last_target) else {
+            return false;
+        };
+        let why = "its bytes do not match the file's hashes";
+        let ban = self.targets.ban(now, target, false, why);
+        let is_cache = ban.is_some();
+        ev.extend(ban.map(WebEvent::Banned));
+        is_cache
     }
 
     /// Ask for `start..end`, or everything from `start` on, on a lane that is idle.
@@ -223,6 +292,7 @@ impl WebSource {
             let why = "no URL can be asked now".to_string();
             return ev.push(WebEvent::Failed { lane, why });
         };
+        state.last_target = Some(target);
         state.fetch = Some(Fetch {
             end,
             next: start,
@@ -345,11 +415,11 @@ impl WebSource {
     }
 
     /// Includes the moment at which a URL can be asked again: look for an idle lane then.
-    pub fn deadline(&self) -> Option<Deadline> {
+    pub fn deadline(&self, now: Mono) -> Option<Deadline> {
         let retry = self
             .targets
-            .retry_at()
-            .map(|at| Deadline::new(at, "origin retry"));
+            .retry_at(now)
+            .map(|at| Deadline::new(at, "another address may be asked"));
         self.lanes
             .iter()
             .filter_map(|lane| lane.connection.as_ref()?.deadline())
@@ -366,7 +436,10 @@ impl WebSource {
     pub(super) fn ask(&mut self, now: Now, index: usize, fx: &mut Effects, ev: &mut Vec<WebEvent>) {
         let ranged = self.ranges != Some(false);
         let known = self.known.clone();
+        let known_resource = self.known_resource;
         let if_range = self.if_range && ranged;
+        let target = self.fetch_of(index).map(|fetch| fetch.target);
+        let resource = target.and_then(|target| self.targets.resource(target));
         let Some(fetch) = self.fetch_of(index) else {
             return;
         };
@@ -380,8 +453,12 @@ impl WebSource {
             let end = fetch.end.filter(|end| *end > fetch.next);
             request = request.with(header::RANGE, &range_field(fetch.next, end));
         }
+        // A cache passes the origin's validators on.
         let guard = known
-            .filter(|known| if_range && known.url.same_origin(&fetch.asked))
+            .filter(|known| {
+                let same = resource.is_some() && resource == known_resource;
+                if_range && (same || known.url.same_origin(&fetch.asked))
+            })
             .and_then(|known| known.validator);
         if let Some(guard) = guard.as_ref().and_then(Validator::if_range) {
             request = request.with(header::IF_RANGE, guard);
@@ -398,6 +475,12 @@ impl WebSource {
         fx: &mut Effects,
         ev: &mut Vec<WebEvent>,
     ) {
+        let target = self.fetch_of(index).map(|fetch| fetch.target);
+        let mut how = Opening::default();
+        how.window = self.narrow.unwrap_or(how.window);
+        if target.is_some_and(|target| self.targets.cache(target).is_some()) {
+            how.timeout = CACHE_CONNECT_TIMEOUT;
+        }
         let fits = |kept: &Connection| kept.is_idle() && kept.serves(&request.url);
         if !self.connection_of(index).is_some_and(|kept| fits(kept)) {
             self.drop_connection(index, fx);
@@ -408,7 +491,7 @@ impl WebSource {
         let proxies = &self.proxies;
         let connection = state
             .connection
-            .get_or_insert_with(|| Connection::open(now, &request.url, proxies, fx));
+            .get_or_insert_with(|| Connection::open_as(now, &request.url, proxies, how, fx));
         let mut events = Vec::new();
         connection.start(now, request, fx, &mut events);
         self.settle(now, index, events, fx, ev);
@@ -474,3 +557,8 @@ impl WebSource {
         })
     }
 }
+
+/// Under a cap, so many windows make up a second's worth.
+const WINDOWS_PER_S: u64 = 5;
+/// Below this every answer would stop and go.
+const WINDOW_MIN: u64 = 32 * 1024;

@@ -448,7 +448,8 @@ fn cancel_and_shrink_stop_bytes_at_once() {
     assert_eq!(job.web.position(Lane(0)), None);
     job.world.turn();
     assert_eq!(job.world.open(), 0, "much was left: closed");
-    assert_eq!(job.web.idle_lane(job.world.now), Some(Lane(0)));
+    let idle = job.web.idle_lane(job.world.now);
+    assert_eq!(idle.map(|idle| idle.lane), Some(Lane(0)));
     // A range that shrinks to where it is has ended.
     job.asked.clear();
     job.top_up();
@@ -538,7 +539,8 @@ fn lanes_are_opened_while_they_pay() {
     let mut busiest = 0;
     let mut next = 0;
     for _ in 0..2000 {
-        while let Some(lane) = job.web.idle_lane(job.world.now) {
+        while let Some(idle) = job.web.idle_lane(job.world.now) {
+            let lane = idle.lane;
             let end = next + 1_000_000;
             job.web.fetch(
                 job.world.now,
@@ -607,7 +609,11 @@ fn one_connection_too_many_is_not_a_failing_url() {
             why: "connection refused".into()
         }]
     );
-    assert_eq!(job.web.targets.retry_at(), None, "the URL is not to blame");
+    assert_eq!(
+        job.web.targets.retry_at(job.world.now.mono),
+        None,
+        "the URL is not to blame"
+    );
     ev.clear();
     assert!(job.run().expect("the file") == content(LEN, 0));
 }

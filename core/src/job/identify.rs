@@ -27,7 +27,7 @@ impl Job {
                 }
             };
         }
-        if self.web.is_allowed(a.now.mono + PEER_GRACE) {
+        if !self.may_look_up || self.web.is_allowed(a.now.mono + PEER_GRACE) {
             return self.probe(a);
         }
         let until = a.now.mono + LOOKUP_WAIT;
@@ -118,7 +118,8 @@ impl Job {
                 self.request.urls.push(url);
             }
         }
-        if let Err(failure) = self.open_web(true) {
+        self.metainfo = Some(Arc::clone(&metainfo));
+        if let Err(failure) = self.open_web(true, a) {
             return self.fail(failure, a);
         }
         match &metainfo.layer {
@@ -141,7 +142,6 @@ impl Job {
             self.request.sequential,
             &mut self.rng,
         ));
-        self.metainfo = Some(Arc::clone(&metainfo));
         self.phase = Phase::Rechecking;
         if self.sharing {
             self.recheck.queue = (0..geometry.pieces()).collect();
@@ -156,7 +156,7 @@ impl Job {
 
     /// Nobody knows a hash: HTTP only, from what its first answer says.
     pub(super) fn probe(&mut self, a: &mut Around<'_>) {
-        if let Err(failure) = self.open_web(false) {
+        if let Err(failure) = self.open_web(false, a) {
             return self.fail(failure, a);
         }
         if !self.web.has_source() {
@@ -185,7 +185,7 @@ impl Job {
         }
     }
 
-    fn open_web(&mut self, verified: bool) -> Result<(), Failure> {
+    fn open_web(&mut self, verified: bool, a: &Around<'_>) -> Result<(), Failure> {
         let mut urls = Vec::new();
         for text in &self.request.urls {
             let url = Url::parse(text).map_err(|error| {
@@ -202,7 +202,8 @@ impl Job {
             .as_ref()
             .filter(|_| !verified)
             .and_then(Resume::known);
-        self.web.open(urls, known, verified);
+        let tiers = self.tiers(a);
+        self.web.open(urls, tiers, known, verified);
         Ok(())
     }
 

@@ -17,6 +17,7 @@
 //! Tested in `core/tests/swarm.rs`, `matrix.rs`, `resume.rs`.
 
 mod assembly;
+mod downlink;
 mod ending;
 mod identify;
 mod peers;
@@ -30,14 +31,15 @@ use crate::announce::Key;
 use crate::command::{GetRequest, Level, Progress, Report, ShareRequest};
 use crate::content::{Digest, HashDone, LayerBuilder, Metainfo, PieceLayer};
 use crate::failure::Failure;
-use crate::http::Proxies;
+use crate::http::{Ban, Bans, Proxies};
 use crate::ids::{OpId, SourceId};
 use crate::limits::{PATIENCE, PEER_GRACE, PROGRESS_EVERY};
 use crate::machine::Effects;
 use crate::picker::Picker;
+use crate::policy::{ClassLimits, Limits, Reason};
 use crate::rng::Rng;
 use crate::session::Session;
-use crate::stats::TokenBucket;
+use crate::stats::{SourceClass, TokenBucket};
 use crate::time::{Deadline, Mono, Now};
 use crate::wire::PeerId;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -46,6 +48,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use assembly::Assembly;
 use core::time::Duration;
+pub use downlink::{Asker, Downlink};
 pub use resume::Resume;
 pub use storage::{Storage, StorageEvent};
 use tally::Tally;
@@ -58,6 +61,11 @@ pub type Sessions = BTreeMap<SourceId, Session>;
 /// What a job may touch while it is called.
 pub struct Around<'a> {
     pub now: Now,
+    /// The download's number among its agent's.
+    pub owner: u64,
+    pub limits: &'a Limits,
+    pub down: &'a mut Downlink,
+    pub bans: &'a Bans,
     pub fx: &'a mut Effects,
     pub storage: &'a mut Storage,
     pub sessions: &'a mut Sessions,
@@ -84,6 +92,8 @@ pub enum JobEvent {
     },
     /// This source gave bytes that do not match.
     Blame(SourceId),
+    /// A cache server is not to be asked for a while, by any download.
+    Banned(Ban),
     Log(Level, String),
     /// The download is over, one way or the other. Comes once.
     Ended(Result<Report, Failure>),
@@ -96,8 +106,14 @@ pub struct Job {
     peer_id: PeerId,
     /// Only verify a complete file, to offer it.
     sharing: bool,
-    /// Peers may turn up: somebody knows some.
+    /// Peers may turn up: somebody knows some, and policy allows them.
     may_meet: bool,
+    /// Somebody may name peers.
+    knows_peers: bool,
+    /// A coordinator may be asked what the file is.
+    may_look_up: bool,
+    /// Why nothing may be transferred at present.
+    paused: Option<Reason>,
     phase: Phase,
     metainfo: Option<Arc<Metainfo>>,
     /// The metainfo came without its piece layer: peers are asked for it.
@@ -208,6 +224,9 @@ impl Job {
             stale: Stale::default(),
             sharing: false,
             may_meet,
+            knows_peers: may_meet,
+            may_look_up: config.has_coordinator,
+            paused: None,
             peer_id: config.peer_id,
             request,
         };
@@ -412,7 +431,8 @@ impl Job {
             self.probe(a);
         }
         self.tick_web(a);
-        if self.is_transferring() && mono.since(self.last_progress) >= PATIENCE {
+        self.heed_pause(a);
+        if self.is_hoping() && mono.since(self.last_progress) >= PATIENCE {
             self.give_up(a);
         }
     }
@@ -423,7 +443,7 @@ impl Job {
             Phase::Identifying { until } => Some(Deadline::new(until, "coordinator lookup")),
             Phase::Probing | Phase::Rechecking | Phase::Running | Phase::Streaming(_) => {
                 let patience = self
-                    .is_transferring()
+                    .is_hoping()
                     .then(|| Deadline::new(self.last_progress + PATIENCE, "no progress"));
                 let tell = Deadline::new(self.told_at + PROGRESS_EVERY, "tell progress");
                 Deadline::earlier(patience, Some(tell))
@@ -453,6 +473,11 @@ impl Job {
         )
     }
 
+    /// It transfers, and something should come.
+    fn is_hoping(&self) -> bool {
+        self.is_transferring() && self.paused.is_none()
+    }
+
     /// A moment to tell how far it is, if it is time again.
     pub fn progress_due(&mut self, now: Mono, sessions: &Sessions) -> Option<Progress> {
         let due = self.is_transferring() || matches!(self.phase, Phase::Rechecking);
@@ -473,6 +498,7 @@ impl Job {
             wasted: self.tally.wasted,
             rate_bytes_per_s: self.tally.rate.bytes_per_s(now),
             peers: sessions.values().filter(|s| s.is_open()).count() as u32,
+            waiting: self.paused.as_ref().map(|reason| reason.text.clone()),
         }
     }
 
@@ -498,6 +524,98 @@ impl Job {
         }
     }
 
+    // --- limits
+
+    pub(super) const fn class<'a>(&self, a: &Around<'a>) -> &'a ClassLimits {
+        a.limits.class(self.request.foreground)
+    }
+
+    const fn asker(&self, a: &Around<'_>) -> Asker {
+        Asker {
+            owner: a.owner,
+            foreground: self.request.foreground,
+        }
+    }
+
+    /// Bytes that may be ordered from such a source now.
+    pub(super) fn allowance(&mut self, from: SourceClass, a: &mut Around<'_>) -> u64 {
+        let asker = self.asker(a);
+        let own = self.limit.available(a.now.mono);
+        if own == 0 {
+            return 0;
+        }
+        own.min(a.down.available(a.now.mono, asker, from))
+    }
+
+    pub(super) fn pay(&mut self, from: SourceClass, bytes: u64, a: &mut Around<'_>) {
+        self.limit.take(bytes);
+        a.down.pay(self.asker(a), from, bytes);
+    }
+
+    pub(super) fn arrived(&mut self, source: SourceId, bytes: u64, a: &mut Around<'_>) {
+        self.tally.arrived(a.now.mono, source, bytes);
+        let class = self.tally.class(source);
+        a.down.arrived(a.now.mono, self.asker(a), class, bytes);
+    }
+
+    /// The lowest cap on this download; 0 is none.
+    pub(super) fn cap_bytes_per_s(&self, a: &Around<'_>) -> u64 {
+        let shared = a.down.cap_bytes_per_s(self.request.foreground);
+        let caps = [self.limit.rate(), shared];
+        caps.into_iter().filter(|cap| *cap > 0).min().unwrap_or(0)
+    }
+
+    /// Other sources may be able to take more work now.
+    pub const fn look_around(&mut self) {
+        self.stale.all = true;
+    }
+
+    /// Another download has found a cache wanting.
+    pub fn heed_ban(&mut self, ban: Ban) {
+        self.stale.web = true;
+        self.web.heed(ban);
+    }
+
+    /// Settings, facts or the hour have changed something.
+    pub fn on_limits(&mut self, a: &mut Around<'_>) {
+        self.stale.all = true;
+        self.retier(a);
+        self.heed_pause(a);
+    }
+
+    /// May peers be met for this download? Told when it is identified, and whenever the answer changes.
+    pub fn on_may_meet(&mut self, may_meet: bool, a: &mut Around<'_>) {
+        self.may_meet = may_meet && self.knows_peers;
+        if !self.may_meet {
+            self.web.allow_from(a.now.mono);
+        }
+        self.stale.all = true;
+        self.retier(a);
+    }
+
+    fn heed_pause(&mut self, a: &mut Around<'_>) {
+        let paused = self.class(a).paused.clone().filter(|_| !self.sharing);
+        if paused.is_some() == self.paused.is_some() {
+            return;
+        }
+        let text = match &paused {
+            Some(reason) => alloc::format!("{} waits: {reason}", self.request.output),
+            None => alloc::format!("{} goes on", self.request.output),
+        };
+        if !self.is_ended() {
+            a.ev.push(JobEvent::Log(Level::Info, text));
+        }
+        self.paused = paused;
+        self.last_progress = a.now.mono;
+        self.stale.all = true;
+        if self.paused.is_some() && !self.is_ended() {
+            self.drop_lanes(a);
+            for session in a.sessions.values_mut() {
+                session.set_interested(a.now.mono, false, a.fx);
+            }
+        }
+    }
+
     // --- handing out work
 
     /// Ask for as much as limits and sources allow, and finish when all is there.
@@ -511,6 +629,9 @@ impl Job {
     }
 
     fn hand_out(&mut self, a: &mut Around<'_>) {
+        if self.paused.is_some() {
+            return;
+        }
         match self.phase {
             Phase::Running if self.adopting.is_some() => self.adopt_at_rest(a),
             Phase::Running => {

@@ -5,9 +5,8 @@ use super::{Around, Job, JobEvent, Phase, Sessions, Stale};
 use crate::content::{Bitfield, Digest, HashRequest, Run};
 use crate::ids::SourceId;
 use crate::limits::{
-    BLOCK_LEN, CLAIM_PATIENCE, ON_ORDER, ON_ORDER_BLOCKS_MIN, ORIGIN_SEATS,
-    PEERS_ENOUGH_BYTES_PER_S, PEERS_SHORT_FOR, PEERS_SHORT_FOR_WITH_FETCHERS, PIPELINE_BLOCKS_MIN,
-    RECALL_BLOCKS, RECALL_WAIT, SEAT_LOT,
+    BLOCK_LEN, CLAIM_PATIENCE, ON_ORDER, ON_ORDER_BLOCKS_MIN, ORIGIN_SEATS, PEERS_SHORT_FOR,
+    PEERS_SHORT_FOR_WITH_FETCHERS, PIPELINE_BLOCKS_MIN, RECALL_BLOCKS, RECALL_WAIT, SEAT_LOT,
 };
 use crate::picker::{Picker, Reach, Took};
 use crate::session::Session;
@@ -109,11 +108,16 @@ impl Job {
     }
 
     /// Runs a peer will not deliver: choked, stalled, rejected, gone.
-    pub fn released(&mut self, source: SourceId, runs: &[Run]) {
+    pub fn released(&mut self, source: SourceId, runs: &[Run], a: &mut Around<'_>) {
         self.stale.all = true;
         if let Some(picker) = &mut self.picker {
             runs.iter().for_each(|run| picker.release(source, *run));
             picker.open_to_others(source);
+            let bytes = |run: &Run| u64::from(picker.geometry().run_len(*run));
+            let unpaid = runs.iter().map(bytes).sum();
+            let class = self.tally.class(source);
+            self.limit.give_back(unpaid);
+            a.down.repay(self.asker(a), class, unpaid);
         }
     }
 
@@ -123,8 +127,7 @@ impl Job {
         let Some(geometry) = self.picker.as_ref().map(|p| *p.geometry()) else {
             return;
         };
-        self.tally
-            .arrived(a.now.mono, source, geometry.run_len(run).into());
+        self.arrived(source, geometry.run_len(run).into(), a);
         for (block, data) in blocks_of(run, &geometry, data) {
             self.on_block(source, block, data, a);
         }
@@ -188,12 +191,21 @@ impl Job {
 
     fn top_up_peer(&mut self, source: SourceId, budget: &mut u32, a: &mut Around<'_>) {
         let reach = self.reach_for(source, a.sessions);
+        let from = self.tally.class(source);
+        let is_open = a.sessions.get(&source).is_some_and(Session::is_open);
+        let wants = self.picker.as_ref().is_some_and(|p| p.wants(source));
+        let allowance = if is_open && wants {
+            self.allowance(from, a)
+        } else {
+            u64::MAX
+        };
         let (Some(picker), Some(session)) = (&self.picker, a.sessions.get_mut(&source)) else {
             return;
         };
         let mono = a.now.mono;
+        let affordable = affordable_blocks(allowance);
         // Ranges are asked for in worthwhile lengths, not one per block that comes in.
-        let least = if session.speaks_ranges() {
+        let least = if session.speaks_ranges() && affordable == u32::MAX {
             RANGE_BLOCKS_LEAST
         } else {
             1
@@ -202,7 +214,7 @@ impl Job {
         let wants =
             picker.wants(source) && (session.we_want() || !session.speaks_ranges() || may_use());
         session.set_interested(mono, wants, a.fx);
-        let room = session.room(mono).min(*budget);
+        let room = session.room(mono).min(*budget).min(affordable);
         if room >= least || (room > 0 && session.outstanding_blocks() == 0) {
             *budget -= self.ask(source, room, a);
         }
@@ -245,7 +257,9 @@ impl Job {
             if picker.is_scarce(run.piece) && self.claimed.insert(run.piece) {
                 scarce.push(run.piece);
             }
-            self.limit.take(picker.geometry().run_len(run).into());
+            let bytes = picker.geometry().run_len(run).into();
+            let from = self.tally.class(source);
+            self.pay(from, bytes, a);
             left -= run.count.min(left);
             if let Some(session) = a.sessions.get_mut(&source) {
                 session.request(a.now.mono, run, a.fx);
@@ -281,8 +295,9 @@ impl Job {
     /// Whether peers hold what we lack and deliver too little of it, and since when.
     pub(super) fn note_shortage(&mut self, a: &mut Around<'_>) {
         let Some(picker) = &self.picker else { return };
-        let short = self.tally.peer_rate.bytes_per_s(a.now.mono) < PEERS_ENOUGH_BYTES_PER_S
-            && picker.peers_hold_missing();
+        let enough = self.class(a).min_peer_bytes_per_s;
+        let short =
+            self.tally.peer_rate.bytes_per_s(a.now.mono) < enough && picker.peers_hold_missing();
         self.short_since = if short {
             self.short_since.or(Some(a.now.mono))
         } else {
@@ -384,6 +399,14 @@ impl Job {
     pub(super) const fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running)
     }
+}
+
+/// Whole blocks for these bytes; one for the last few, which are then owed.
+fn affordable_blocks(bytes: u64) -> u32 {
+    if bytes == u64::MAX {
+        return u32::MAX;
+    }
+    u32::try_from(bytes.div_ceil(u64::from(BLOCK_LEN))).unwrap_or(u32::MAX - 1)
 }
 
 /// Ask back what a busy peer would deliver last, for one that has nothing to do. It is free again, for whoever is

@@ -52,7 +52,9 @@ impl Tally {
 
     /// Bytes of a piece that came over HTTP alone were counted and are wrong.
     pub(super) const fn discredit(&mut self, bytes: u64) {
+        let of_cache = bytes.saturating_sub(self.received.origin);
         self.received.origin = self.received.origin.saturating_sub(bytes);
+        self.received.cache = self.received.cache.saturating_sub(of_cache);
         self.waste(bytes);
     }
 
@@ -67,7 +69,7 @@ impl Tally {
         self.peers.len() as u32
     }
 
-    fn class(&self, source: SourceId) -> SourceClass {
+    pub(super) fn class(&self, source: SourceId) -> SourceClass {
         self.classes
             .get(&source)
             .copied()

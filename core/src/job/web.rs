@@ -5,12 +5,15 @@ use super::{Around, Job, JobEvent, Phase, Resume, Sessions, storage};
 use crate::command::Level;
 use crate::content::{Bitfield, Geometry};
 use crate::failure::Failure;
-use crate::http::{Known, Lane, Proxies, Url, Validator, WebConfig, WebEvent, WebSource};
+use crate::http::{
+    Ban, Known, Lane, LaneFor, Proxies, Tiers, Url, Validator, WebConfig, WebEvent, WebSource,
+};
 use crate::ids::{SourceId, StreamId};
 use crate::limits::{OPEN_BYTES_MAX, SEAT_KEPT, WEB_BLAMES_MAX, WEB_CONNECTIONS_MAX};
 use crate::machine::{Effects, Input};
 use crate::picker::Reach;
 use crate::rng::Rng;
+use crate::stats::SourceClass;
 use crate::time::{Deadline, Mono, Now};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
@@ -29,6 +32,8 @@ pub(super) struct Web {
     forbidden: bool,
     source: Option<WebSource>,
     not_before: Option<Mono>,
+    /// Peers are asked alone until then: the HTTP delay.
+    delayed_until: Mono,
     lanes: BTreeMap<Lane, Work>,
     /// Bytes taken in and not yet given back as credit: memory or the rate limit is used up.
     owed: VecDeque<(Lane, usize)>,
@@ -47,6 +52,7 @@ pub(super) struct Web {
 /// What one lane is fetching.
 #[derive(Debug)]
 struct Work {
+    source: SourceId,
     cursor: Cursor,
     /// Where its range ends.
     end: u64,
@@ -55,17 +61,29 @@ struct Work {
 }
 
 /// A body without a length, written as it comes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Streaming {
     offset: u64,
     unwritten: u64,
     ended: bool,
-    lane: Option<Lane>,
+    from: SourceClass,
 }
 
-const fn source_of(lane: Lane) -> SourceId {
-    SourceId(lane.0 as u64)
+/// Each lane is two sources: what comes from a cache is counted apart.
+const fn source_of(lane: LaneFor) -> SourceId {
+    SourceId(lane.lane.0 as u64 + if lane.cached { CACHE_SOURCES } else { 0 })
 }
+
+/// The lane behind a source below those of peers.
+const fn lane_of(source: SourceId) -> Lane {
+    Lane((source.0 % CACHE_SOURCES) as u8)
+}
+
+pub(super) const fn is_cache(source: SourceId) -> bool {
+    source.0 >= CACHE_SOURCES && source.0 < 2 * CACHE_SOURCES
+}
+
+const CACHE_SOURCES: u64 = 256;
 
 impl Web {
     pub(super) const fn new(proxies: Proxies, rng: Rng, forbidden: bool) -> Self {
@@ -75,6 +93,7 @@ impl Web {
             forbidden,
             source: None,
             not_before: None,
+            delayed_until: Mono::ZERO,
             lanes: BTreeMap::new(),
             owed: VecDeque::new(),
             last_fetch: None,
@@ -87,10 +106,17 @@ impl Web {
         }
     }
 
-    pub(super) fn open(&mut self, urls: Vec<Url>, expect: Option<Known>, verified: bool) {
+    pub(super) fn open(
+        &mut self,
+        urls: Vec<Url>,
+        tiers: Tiers,
+        expect: Option<Known>,
+        verified: bool,
+    ) {
         if !urls.is_empty() && !self.forbidden {
             let config = WebConfig {
                 urls,
+                tiers,
                 proxies: self.proxies.clone(),
                 max_connections: WEB_CONNECTIONS_MAX,
                 expect,
@@ -110,7 +136,7 @@ impl Web {
     }
 
     pub(super) fn is_allowed(&self, now: Mono) -> bool {
-        self.not_before.is_some_and(|at| at <= now)
+        self.not_before.is_some_and(|at| at <= now) && self.delayed_until <= now
     }
 
     /// This device has a seat at the origin: it is at it, or was a moment ago.
@@ -128,6 +154,12 @@ impl Web {
         self.failure.clone()
     }
 
+    pub(super) fn heed(&mut self, ban: Ban) {
+        if let Some(source) = &mut self.source {
+            source.heed(ban);
+        }
+    }
+
     pub(super) fn owns(&self, stream: StreamId) -> bool {
         self.source.as_ref().is_some_and(|s| s.owns(stream))
     }
@@ -143,9 +175,11 @@ impl Web {
     pub(super) fn deadline(&self, now: Mono) -> Option<Deadline> {
         let begin = self
             .not_before
+            .map(|at| at.max(self.delayed_until))
             .filter(|at| *at > now)
             .map(|at| Deadline::new(at, "HTTP may begin"));
-        Deadline::earlier(begin, self.source.as_ref().and_then(WebSource::deadline))
+        let source = self.source.as_ref();
+        Deadline::earlier(begin, source.and_then(|source| source.deadline(now)))
     }
 
     /// Pieces the lanes are on or will come to.
@@ -213,6 +247,10 @@ impl Job {
                 } => {
                     self.on_unavailable(failure, retry_at.is_none(), failures, a);
                 }
+                WebEvent::Banned(ban) => {
+                    self.stale.all = true;
+                    a.ev.push(JobEvent::Banned(ban));
+                }
                 WebEvent::Notice(text) => a.ev.push(JobEvent::Log(Level::Info, text)),
             }
         }
@@ -239,7 +277,20 @@ impl Job {
                 Ok(geometry) => self.on_length(geometry, validator, url, a),
                 Err(error) => self.drop_web(&error.to_string(), a),
             },
-            (None, None) => self.phase = Phase::Streaming(Streaming::default()),
+            (None, None) => {
+                let cached = self.web.lanes.values().any(|work| is_cache(work.source));
+                let from = if cached {
+                    SourceClass::Cache
+                } else {
+                    SourceClass::Origin
+                };
+                self.phase = Phase::Streaming(Streaming {
+                    offset: 0,
+                    unwritten: 0,
+                    ended: false,
+                    from,
+                });
+            }
             _ => {}
         }
     }
@@ -265,10 +316,8 @@ impl Job {
             a.storage.identify(identity);
         }
         // The probe asked for everything: its lane has the whole file as its span.
-        if let (Some((lane, work)), Some(picker)) =
-            (self.web.lanes.iter_mut().next(), &mut self.picker)
-        {
-            let _ = picker.pick_span(source_of(*lane), 0, u32::MAX, Reach::Any);
+        if let (Some(work), Some(picker)) = (self.web.lanes.values_mut().next(), &mut self.picker) {
+            let _ = picker.pick_span(work.source, 0, u32::MAX, Reach::Any);
             work.end = geometry.length();
         }
         self.phase = Phase::Running;
@@ -276,11 +325,12 @@ impl Job {
 
     fn on_body(&mut self, lane: Lane, offset: u64, bytes: Bytes, a: &mut Around<'_>) {
         let len = bytes.len();
-        self.tally.arrived(a.now.mono, source_of(lane), len as u64);
-        self.limit.take(len as u64);
+        let source = self.web.lanes.get(&lane).map(|work| work.source);
+        if let Some(source) = source {
+            self.arrived(source, len as u64, a);
+        }
         self.web.owed.push_back((lane, len));
         if let Phase::Streaming(streaming) = &mut self.phase {
-            streaming.lane = Some(lane);
             streaming.unwritten += len as u64;
             a.storage.write_at(streaming.offset, bytes, a.fx);
             streaming.offset += len as u64;
@@ -295,6 +345,7 @@ impl Job {
         if work.cursor.end() != offset {
             return self.tally.waste(len as u64);
         }
+        let source = work.source;
         work.cursor.push(bytes);
         work.heard = a.now.mono;
         self.web.silences = 0;
@@ -306,9 +357,9 @@ impl Job {
             .and_then(|w| w.cursor.next(&geometry))
         {
             if let Some(picker) = &mut self.picker {
-                picker.begin_reserved(source_of(lane), block.piece);
+                picker.begin_reserved(source, block.piece);
             }
-            self.on_block(source_of(lane), block, data, a);
+            self.on_block(source, block, data, a);
             let is_last = geometry.blocks_in(block.piece) == block.index + 1;
             if is_last
                 && self
@@ -338,9 +389,9 @@ impl Job {
         }
         if let Some(work) = self.web.lanes.remove(&lane) {
             self.tally.waste(work.cursor.unfinished());
-        }
-        if let Some(picker) = &mut self.picker {
-            picker.release_all(source_of(lane));
+            if let Some(picker) = &mut self.picker {
+                picker.release_all(work.source);
+            }
         }
     }
 
@@ -385,8 +436,15 @@ impl Job {
         self.web.failure = Some(failure);
     }
 
-    /// The origin's bytes did not match the tree.
-    pub fn blame_web(&mut self, a: &mut Around<'_>) {
+    /// Bytes of a cache or of the origin did not match the tree.
+    pub fn blame_web(&mut self, source: SourceId, a: &mut Around<'_>) {
+        if is_cache(source) {
+            let lane = lane_of(source);
+            if let Some(web) = &mut self.web.source {
+                web.blame(a.now, lane, &mut self.web.said);
+            }
+            return;
+        }
         self.web.blames += 1;
         if self.web.blames >= WEB_BLAMES_MAX {
             self.drop_web("its bytes do not match the hashes of the file asked for", a);
@@ -409,13 +467,59 @@ impl Job {
     }
 
     /// Give up what the lanes are on, and their connections.
-    pub(super) fn leave_web(&mut self, a: &mut Around<'_>) {
+    pub(super) fn drop_lanes(&mut self, a: &mut Around<'_>) {
         let lanes: Vec<Lane> = self.web.lanes.keys().copied().collect();
         for lane in lanes {
             self.on_lane_done(lane, false, a);
         }
         self.web.close(a.fx);
+    }
+
+    pub(super) fn leave_web(&mut self, a: &mut Around<'_>) {
+        self.drop_lanes(a);
         self.web.source = None;
+    }
+
+    /// Which caches may be asked, and when the origin.
+    pub(super) fn tiers(&mut self, a: &Around<'_>) -> Tiers {
+        let class = self.class(a);
+        let peers_first = self.may_meet && self.metainfo.is_some();
+        let delay = class.http_delay;
+        let until = if peers_first && !delay.is_zero() {
+            self.started + delay
+        } else {
+            Mono::ZERO
+        };
+        let no_caches = a.limits.caches.is_empty();
+        self.web.delayed_until = if class.delay_includes_cache || no_caches {
+            until
+        } else {
+            Mono::ZERO
+        };
+        Tiers {
+            caches: a.limits.caches.clone(),
+            fallback: class.cache_fallback,
+            since: self.started,
+            origin_from: until,
+            bans: a.bans.clone(),
+        }
+    }
+
+    /// Caches or times have changed.
+    pub(super) fn retier(&mut self, a: &mut Around<'_>) {
+        let tiers = self.tiers(a);
+        self.stale.web = true;
+        if self
+            .web
+            .source
+            .as_ref()
+            .is_some_and(|web| web.has_other_caches(&tiers))
+        {
+            self.drop_lanes(a);
+        }
+        if let Some(web) = &mut self.web.source {
+            web.set_tiers(tiers);
+        }
     }
 
     /// Without the origin there is nobody to hope for.
@@ -435,7 +539,7 @@ impl Job {
         match Geometry::for_length(streaming.offset) {
             Ok(geometry) => {
                 self.web.lanes.clear();
-                self.tally.received.origin += geometry.length();
+                self.tally.received.add(streaming.from, geometry.length());
                 self.picker = Some(crate::picker::Picker::new(geometry, false, &mut self.rng));
                 if let Some(picker) = &mut self.picker {
                     (0..geometry.pieces()).for_each(|piece| drop(picker.verified(piece)));
@@ -452,6 +556,10 @@ impl Job {
         if self.web.source.is_none() || !self.web.is_allowed(a.now.mono) {
             return;
         }
+        let cap = self.cap_bytes_per_s(a);
+        if let Some(web) = &mut self.web.source {
+            web.set_rate_cap(cap);
+        }
         self.give_credit(a);
         if self.is_running() {
             self.leave_silent_lanes(a);
@@ -460,11 +568,16 @@ impl Job {
                 return self.sync_claims(a);
             }
         }
-        while let Some(lane) = self.web.source.as_mut().and_then(|s| s.idle_lane(a.now)) {
-            let Some(range) = self.find_work(lane, a) else {
+        while let Some(idle) = self.web.source.as_mut().and_then(|s| s.idle_lane(a.now)) {
+            let Some(range) = self.find_work(idle, a) else {
                 break;
             };
+            let (lane, source) = (idle.lane, source_of(idle));
+            if idle.cached {
+                self.tally.know(source, SourceClass::Cache);
+            }
             let work = Work {
+                source,
                 cursor: Cursor::at(range.start),
                 end: range.end,
                 heard: a.now.mono,
@@ -494,29 +607,34 @@ impl Job {
             (_, Some(picker)) => picker.open_bytes() >= OPEN_BYTES_MAX,
             _ => false,
         };
-        if full || self.limit.available(a.now.mono) == 0 {
+        if full {
             return;
         }
-        if let Some(source) = &mut self.web.source {
-            for (lane, len) in self.web.owed.drain(..) {
+        while let Some((lane, len)) = self.web.owed.front().copied() {
+            if self.allowance(SourceClass::Origin, a) == 0 {
+                return;
+            }
+            self.web.owed.pop_front();
+            self.pay(SourceClass::Origin, len as u64, a);
+            if let Some(source) = &mut self.web.source {
                 source.consumed(a.now, lane, len, a.fx);
             }
         }
     }
 
-    fn find_work(&mut self, lane: Lane, a: &mut Around<'_>) -> Option<Range<u64>> {
+    fn find_work(&mut self, idle: LaneFor, a: &mut Around<'_>) -> Option<Range<u64>> {
         if self.picker.is_none() {
             return (matches!(self.phase, Phase::Probing) && self.web.lanes.is_empty())
                 .then_some(0..u64::MAX);
         }
         let reach = self.http_reach(a.now.mono, a.sessions)?;
-        let pieces = self.span_pieces(a.now, lane, a.sessions);
+        let pieces = self.span_pieces(a.now, idle.lane, a.sessions);
         let alone = pieces == u32::MAX;
         let picker = self
             .picker
             .as_mut()
             .filter(|p| p.open_bytes() < OPEN_BYTES_MAX)?;
-        let source = source_of(lane);
+        let source = source_of(idle);
         if let Some(run) = picker.pick_rest(source, reach) {
             return Some(picker.geometry().run_range(run));
         }
@@ -596,7 +714,7 @@ impl Job {
         let end = geometry.piece_offset(end_piece);
         if end < work.end {
             let old = work.end.div_ceil(geometry.piece_length().into()) as u32;
-            picker.release_span(source_of(lane), end_piece..old);
+            picker.release_span(work.source, end_piece..old);
             work.end = end;
             if let Some(source) = &mut self.web.source {
                 source.shrink(lane, end, a.fx, &mut self.web.said);

@@ -245,6 +245,7 @@ impl Origin {
         match command {
             Command::Get(_) => self.fx.reply(call, Reply::Got(Err(refused()))),
             Command::Share(_) => self.fx.reply(call, Reply::Shared(Err(refused()))),
+            Command::Configure { .. } => self.fx.reply(call, Reply::Configured(Vec::new())),
             Command::Stop(_) => self.fx.reply(call, Reply::Stopped),
             Command::Shutdown => {
                 self.closing = true;

@@ -466,7 +466,7 @@ fn five_downloads_under_a_limit_take_five_times_as_long() {
         let mut rig = Rig::new(20_000_000);
         rig.file("/srv/large", 8_000_000);
         // Take the burst away, which the first to come would have.
-        rig.file("/srv/burst", 2_000_000);
+        rig.file("/srv/burst", 1_000_000);
         rig.ask(&get("/burst", ""));
         let streams: Vec<StreamId> = (0..clients).map(|_| rig.connect()).collect();
         for stream in &streams {

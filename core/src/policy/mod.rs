@@ -26,7 +26,7 @@ use crate::http::CacheHost;
 use crate::settings::{
     Encryption, Fallback, GroupIdSource, HoursLimit, Mode, Percent, Restrict, Settings,
 };
-use crate::stats::Bytes;
+use crate::stats::{Bytes, SourceClass};
 use crate::time::Wall;
 use alloc::format;
 use alloc::string::String;
@@ -170,6 +170,14 @@ pub fn limits(settings: &Settings, facts: &HostFacts, usage: &Usage, now: Wall) 
         caches_reason,
         shelf: shelf(settings, facts, usage),
         next_change: next_change(settings, now),
+    }
+}
+
+impl UploadLimits {
+    /// May something be given to such a peer now?
+    pub const fn allow(&self, class: SourceClass) -> bool {
+        let internet = matches!(class, SourceClass::Internet);
+        self.stopped.is_none() && !(internet && self.internet_stopped.is_some())
     }
 }
 

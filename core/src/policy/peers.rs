@@ -43,21 +43,21 @@ impl Limits {
         }
     }
 
-    /// May this peer be met? Whoever the caller names is, if peers are used at all.
-    pub fn may_meet(&self, addr: IpAddr, class: SourceClass, known: Known) -> bool {
-        if !self.mode.peers() {
+    /// May this peer be met in this mode? Whoever the caller names is, if peers are used at all.
+    pub fn may_meet(&self, mode: Mode, addr: IpAddr, class: SourceClass, known: Known) -> bool {
+        if !mode.peers() {
             return false;
         }
         if known == Known::Caller {
             return true;
         }
-        let near = match self.mode {
+        let near = match mode {
             Mode::Lan => class <= SourceClass::Lan,
             Mode::Group => class <= SourceClass::Group,
             Mode::Internet => true,
             Mode::HttpOnly | Mode::Simple | Mode::Bypass => false,
         };
-        near && match (self.restrict, self.mode) {
+        near && match (self.restrict, mode) {
             (_, Mode::Internet) | (Restrict::None, _) | (Restrict::Auto, Mode::Group) => true,
             (Restrict::Subnet | Restrict::Auto, _) => {
                 let addr = addr.to_canonical();

@@ -409,7 +409,8 @@ fn modes_and_restrictions_choose_peers() {
             s.restrict_peer_selection_by = restrict;
             s.group_id = Some("ours".into());
         });
-        of(&settings, &office()).may_meet(ip, class, named(class))
+        let limits = of(&settings, &office());
+        limits.may_meet(limits.mode, ip, class, named(class))
     };
     use Restrict::{Auto, LocalDiscovery, Subnet};
     for (mode, restrict, expected) in [
@@ -435,9 +436,9 @@ fn modes_and_restrictions_choose_peers() {
         assert_eq!(found, expected, "{mode:?} {restrict:?}");
     }
     let lan = of(&Settings::default(), &office());
-    assert!(lan.may_meet(addr("192.0.2.1"), Internet, Known::Caller));
+    assert!(lan.may_meet(lan.mode, addr("192.0.2.1"), Internet, Known::Caller));
     let http = of(&with(|s| s.download_mode = Mode::HttpOnly), &office());
-    assert!(!http.may_meet(near, Lan, Known::Caller));
+    assert!(!http.may_meet(http.mode, near, Lan, Known::Caller));
 }
 
 #[test]

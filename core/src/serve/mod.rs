@@ -63,11 +63,12 @@ impl Serve {
         self.stale = true;
     }
 
-    /// Choke and unchoke, if there is a reason to.
+    /// Choke and unchoke, if there is a reason to. `may`: policy lets us give to this peer.
     pub fn rechoke(
         &mut self,
         now: Mono,
         sessions: &mut BTreeMap<SourceId, Session>,
+        may: impl Fn(&SourceId) -> bool,
         fx: &mut Effects,
     ) {
         let due = self.deadline().is_some_and(|d| d.at <= now);
@@ -79,7 +80,7 @@ impl Serve {
         let wants = |id: &SourceId| {
             sessions
                 .get(id)
-                .is_some_and(|s| s.is_open() && s.they_want())
+                .is_some_and(|s| s.is_open() && s.they_want() && may(id))
         };
         let leaving: Vec<SourceId> = self
             .places
@@ -89,7 +90,8 @@ impl Serve {
             .collect();
         self.waiting.retain(|id, _| wants(id));
         for (id, session) in sessions.iter() {
-            if session.is_open() && session.they_want() && !self.places.contains_key(id) {
+            let wants = session.is_open() && session.they_want() && may(id);
+            if wants && !self.places.contains_key(id) {
                 self.waiting.entry(*id).or_insert(now);
             }
         }

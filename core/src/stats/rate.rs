@@ -59,9 +59,9 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// Holds at most a tenth of a second's worth.
+    /// Holds at most a twentieth of a second's worth.
     pub fn new(rate_bytes_per_s: u64) -> Self {
-        let burst_bytes = (rate_bytes_per_s / 10).max(u64::from(BLOCK_LEN));
+        let burst_bytes = burst(rate_bytes_per_s);
         Self {
             rate_bytes_per_s,
             burst_bytes,
@@ -69,6 +69,25 @@ impl TokenBucket {
             filled_at: Mono::ZERO,
             rest: 0,
         }
+    }
+
+    /// Another rate from now on. What is owed stays owed.
+    pub fn set_rate(&mut self, now: Mono, rate_bytes_per_s: u64) {
+        if rate_bytes_per_s == self.rate_bytes_per_s {
+            return;
+        }
+        if self.is_limited() {
+            self.available(now);
+        }
+        self.rate_bytes_per_s = rate_bytes_per_s;
+        self.burst_bytes = burst(rate_bytes_per_s);
+        self.tokens = self.tokens.min(self.burst_bytes as i64);
+        (self.filled_at, self.rest) = (self.filled_at.max(now), 0);
+    }
+
+    /// 0 is no limit.
+    pub const fn rate(&self) -> u64 {
+        self.rate_bytes_per_s
     }
 
     pub const fn is_limited(&self) -> bool {
@@ -97,12 +116,23 @@ impl TokenBucket {
         }
     }
 
+    /// What was taken and not used.
+    pub fn give_back(&mut self, bytes: u64) {
+        let full = self.burst_bytes as i64;
+        self.tokens = self.tokens.saturating_add(bytes as i64).min(full);
+    }
+
     /// When something will be available again.
     pub fn ready_at(&self) -> Mono {
         let lacking = u64::try_from(1 - self.tokens.min(1)).unwrap_or(0);
         let us = (lacking * 1_000_000).div_ceil(self.rate_bytes_per_s.max(1));
         self.filled_at + Duration::from_micros(us)
     }
+}
+
+/// At least a block; little, so that caps hold over short times, too.
+fn burst(rate_bytes_per_s: u64) -> u64 {
+    (rate_bytes_per_s / 20).max(u64::from(BLOCK_LEN))
 }
 
 #[cfg(test)]

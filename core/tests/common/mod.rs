@@ -12,6 +12,7 @@ use dovetail_core::coordinator::{Coordinator, CoordinatorConfig};
 use dovetail_core::failure::Failure;
 use dovetail_core::machine::Listener;
 use dovetail_core::origin::{Origin, OriginConfig};
+use dovetail_core::settings::{Layers, Provider};
 use dovetail_core::sim::{Call, HostId, HostSpec, LinkSpec, World};
 
 pub const MIB: u64 = 1024 * 1024;
@@ -35,6 +36,15 @@ pub fn metainfo(name: &str, content: &Bytes, urls: &[&str]) -> Metainfo {
     }
     let urls = urls.iter().map(ToString::to_string).collect();
     Metainfo::for_content(name, tree.finish().unwrap(), urls, Vec::new()).unwrap()
+}
+
+/// What a command line would say.
+pub fn settings(values: &[(&str, &str)]) -> Layers {
+    let mut layers = Layers::default();
+    for (name, value) in values {
+        layers.set(Provider::CommandLine, name, value).unwrap();
+    }
+    layers
 }
 
 pub struct Fleet {
@@ -96,6 +106,8 @@ impl Fleet {
         AgentConfig {
             coordinator: Some("http://coordinator".into()),
             share: true,
+            // The files of these tests are small.
+            settings: settings(&[("min_file_size_to_peer", "0B")]),
             ..AgentConfig::default()
         }
     }

@@ -5,6 +5,7 @@
 use clap::{ArgAction, Args, Parser, Subcommand};
 use dovetail_core::api;
 use dovetail_core::coordinator::HostPattern;
+use dovetail_core::settings::Mode;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -84,10 +85,10 @@ pub(crate) struct GetArgs {
     #[arg(long)]
     pub(crate) overwrite: bool,
 
-    /// Somebody waits for it [default]; makes no difference yet
+    /// Somebody waits for it [default]: it goes before what runs in the background
     #[arg(long, help_heading = "How", conflicts_with = "background")]
     pub(crate) foreground: bool,
-    /// Nobody waits for it; makes no difference yet
+    /// Nobody waits for it: it yields to downloads in the foreground, and waits while the network is metered
     #[arg(long, help_heading = "How")]
     pub(crate) background: bool,
     /// Fetch the pieces in order, for a program that reads along
@@ -106,6 +107,10 @@ pub(crate) struct GetArgs {
     /// A peer to ask, as in 10.0.0.7 or 10.0.0.7:7680; may be repeated
     #[arg(long = "peer", help_heading = "Peers", value_name = "ADDR", action = ArgAction::Append)]
     pub(crate) peers: Vec<String>,
+    /// Where bytes may come from: http-only, lan, group, internet, simple or bypass. Never wider than the setting
+    /// download_mode
+    #[arg(long, help_heading = "How", value_name = "MODE", value_parser = mode)]
+    pub(crate) mode: Option<Mode>,
     /// Offer what is already verified to peers while downloading
     #[arg(long, help_heading = "Peers")]
     pub(crate) share: bool,
@@ -261,6 +266,11 @@ fn rate(text: &str) -> Result<u64, String> {
         Ok(rate) => Ok(rate),
         Err(e) => Err(format!("{e} (write it as in 20MB/s or 350KiB/s)")),
     }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    let names = Mode::ALL.map(Mode::name).join(", ");
+    Mode::from_text(text).ok_or_else(|| format!("it is none of {names}"))
 }
 
 fn size(text: &str) -> Result<u64, String> {

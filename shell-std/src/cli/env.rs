@@ -7,6 +7,7 @@ use dovetail_core::agent::AgentConfig;
 use dovetail_core::api::check_url;
 use dovetail_core::failure::{Failure, FailureKind};
 use dovetail_core::http::Proxies;
+use dovetail_core::settings::{Layers, Provider};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
 /// Where peers listen if an address does not say.
@@ -23,13 +24,20 @@ pub(crate) fn agent_config(
         check_url(url)?;
     }
     let [http_proxy, https_proxy, no_proxy] = proxy_variables(|name| std::env::var(name).ok());
+    let mut settings = Layers::default();
+    if let Some(rate) = upload_limit {
+        let text = format!("{rate}B/s");
+        let provider = Provider::CommandLine;
+        settings.set_at(provider, "--upload-limit", "max_upload_bandwidth", &text)?;
+    }
     Ok(AgentConfig {
         coordinator: coordinator.map(str::to_owned),
         http_proxy,
         https_proxy,
         no_proxy,
         share,
-        upload_limit_bytes_per_s: upload_limit.unwrap_or(0),
+        settings,
+        usage_file: None,
         peers: self::peers(peers)?,
     })
 }

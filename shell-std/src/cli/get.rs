@@ -127,6 +127,7 @@ fn request<R: Runtime>(args: &GetArgs) -> Result<GetRequest, Failure> {
         require_peers: args.require_peers,
         peers: env::peers(&args.peers)?,
         limit_bytes_per_s: args.limit.unwrap_or(0),
+        mode: args.mode,
     };
     check_get(&request)?;
     Ok(request)

@@ -48,10 +48,23 @@ fn in_words(status: &Status) -> String {
         Some(c) if c.reachable => writeln!(words, "coordinator {} answers", c.url),
         Some(c) => writeln!(words, "coordinator {} does not answer", c.url),
     };
+    let policy = &status.policy;
+    if !policy.mode.is_empty() {
+        _ = writeln!(words, "mode {}: {}", policy.mode, policy.mode_set);
+    }
+    for restriction in &policy.restrictions {
+        _ = writeln!(words, "  {restriction}");
+    }
+    if !policy.caches.is_empty() {
+        _ = writeln!(words, "cache servers: {}", policy.caches.join(", "));
+    }
     heading(&mut words, status.jobs.len(), "download", "downloads");
     for job in &status.jobs {
         let progress = total_words(&job.progress.progress());
-        _ = writeln!(words, "  {}: {progress}", job.output);
+        _ = match &job.progress.waiting {
+            Some(why) => writeln!(words, "  {}: waits: {why}", job.output),
+            None => writeln!(words, "  {}: {progress}", job.output),
+        };
     }
     heading(
         &mut words,
@@ -96,7 +109,7 @@ fn heading(words: &mut String, count: usize, one: &str, many: &str) {
 mod tests {
     use super::*;
     use dovetail_core::api::{
-        CoordinatorStatus, JobStatus, PeerStatus, ProgressLine, SharedStatus,
+        CoordinatorStatus, JobStatus, PeerStatus, PolicyStatus, ProgressLine, SharedStatus,
     };
 
     #[test]
@@ -126,10 +139,20 @@ mod tests {
                 url: "http://c:7681".into(),
                 reachable: true,
             }),
+            policy: PolicyStatus {
+                mode: "http-only".into(),
+                mode_set: "download_mode = lan (built in)".into(),
+                restrictions: vec!["no peers while the VPN wg0 is up".into()],
+                caches: vec!["cache:8081".into()],
+                internet_upload_bytes: 0,
+            },
         };
         assert_eq!(
             in_words(&status),
             "coordinator http://c:7681 answers\n\
+             mode http-only: download_mode = lan (built in)\n  \
+             no peers while the VPN wg0 is up\n\
+             cache servers: cache:8081\n\
              1 download\n  /srv/a.iso: 1 KiB of 2 KiB, 0 B/s\n\
              no files offered\n\
              2 peers connected\n  \

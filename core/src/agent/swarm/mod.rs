@@ -8,17 +8,21 @@
 mod neighbours;
 
 use super::dial::Candidates;
+use super::rules::Rules;
 use crate::announce::Key;
 use crate::command::{GetRequest, Level, Progress, Report, ShareRequest};
 use crate::content::{Bitfield, HashDone, InfoHash, Metainfo, PieceLayer};
 use crate::failure::Failure;
+use crate::http::Ban;
 use crate::ids::{CallId, JobId, OpId, SourceId, StreamId};
 use crate::job::{Around, Job, JobConfig, JobEvent, Sessions, Storage, StorageEvent, is_job_read};
 use crate::limits::{BLAMES_MAX, PEER_STALL};
 use crate::machine::{DiskDone, DiskError, Effects, Input};
+use crate::policy::{Known, Limits};
 use crate::rng::Rng;
 use crate::serve::Serve;
 use crate::session::Session;
+use crate::settings::Mode;
 use crate::stats::{SourceClass, TokenBucket};
 use crate::time::{Deadline, Mono, Now};
 use crate::wire::PeerId;
@@ -37,6 +41,13 @@ pub(super) struct Swarm {
     pub(super) call: CallId,
     pub(super) id: JobId,
     pub(super) sharing: bool,
+    pub(super) foreground: bool,
+    /// The widest download mode the caller wants.
+    widest: Mode,
+    /// Peers are wanted whatever the file's length.
+    insists: bool,
+    /// Peers may be met.
+    meets: bool,
     output: String,
     me: Me,
     metainfo: Option<Arc<Metainfo>>,
@@ -71,6 +82,7 @@ pub(super) struct Me {
 struct Peer {
     addr: SocketAddr,
     class: SourceClass,
+    known: Known,
     has: Bitfield,
     blames: u32,
 }
@@ -79,7 +91,11 @@ struct Peer {
 #[derive(Debug)]
 pub(super) enum SwarmEvent {
     Lookup(Key),
-    Identified(InfoHash),
+    /// It is known what this is, and peers may be met for it.
+    Meets(InfoHash),
+    /// They may not any more.
+    Parts(InfoHash),
+    Banned(Ban),
     /// The number of good pieces, or their being complete, has changed.
     Advanced,
     Log(Level, String),
@@ -91,6 +107,7 @@ pub(super) struct Context<'a> {
     pub(super) now: Now,
     pub(super) fx: &'a mut Effects,
     pub(super) ev: &'a mut Vec<SwarmEvent>,
+    pub(super) rules: &'a mut Rules,
 }
 
 /// What every new swarm is given.
@@ -108,12 +125,20 @@ impl Swarm {
         c.fx.owner = start.owner;
         let storage = Storage::download(&request.output, request.overwrite, c.fx);
         let mut swarm = Self::new(&start, request.output.clone(), storage);
+        swarm.foreground = request.foreground;
+        swarm.widest = request.mode.unwrap_or(Mode::Internet);
+        swarm.insists =
+            request.metainfo.is_some() || !request.peers.is_empty() || request.require_peers;
         for addr in &request.peers {
-            swarm
-                .candidates
-                .add(*addr, super::dial::class_by_address(addr.ip()));
+            swarm.candidates.add(*addr, Known::Caller);
         }
-        swarm.start(c, |a| Job::new(request, start.jobs, start.rng, a));
+        let mode = swarm.mode(&c.rules.limits);
+        let jobs = JobConfig {
+            has_coordinator: start.jobs.has_coordinator && mode.asks_coordinator(),
+            has_peers: start.jobs.has_peers && mode.peers(),
+            ..start.jobs.clone()
+        };
+        swarm.start(c, |a| Job::new(request, &jobs, start.rng, a));
         swarm
     }
 
@@ -122,6 +147,7 @@ impl Swarm {
         let storage = Storage::complete(&request.path, c.fx);
         let mut swarm = Self::new(&start, request.path.clone(), storage);
         swarm.sharing = true;
+        swarm.insists = true;
         swarm.start(c, |a| Job::share(request, start.jobs, start.rng, a));
         swarm
     }
@@ -132,6 +158,10 @@ impl Swarm {
             call: start.call,
             id: start.id,
             sharing: false,
+            foreground: false,
+            widest: Mode::Internet,
+            insists: false,
+            meets: false,
             output,
             sent_before: 0,
             me: start.me,
@@ -155,6 +185,10 @@ impl Swarm {
         let mut events = Vec::new();
         let mut a = Around {
             now: c.now,
+            owner: self.owner,
+            limits: &c.rules.limits,
+            down: &mut c.rules.down,
+            bans: &c.rules.bans,
             fx: c.fx,
             storage: &mut self.storage,
             sessions: &mut self.sessions,
@@ -176,6 +210,19 @@ impl Swarm {
 
     pub(super) const fn job(&self) -> Option<&Job> {
         self.job.as_ref()
+    }
+
+    /// A download at work, as the limits on their number count.
+    pub(super) fn is_downloading(&self) -> bool {
+        !self.sharing && self.job.as_ref().is_some_and(|job| !job.is_ended())
+    }
+
+    pub(super) const fn meets(&self) -> bool {
+        self.meets
+    }
+
+    fn mode(&self, limits: &Limits) -> Mode {
+        limits.mode.narrower(self.widest)
     }
 
     pub(super) fn output(&self) -> &str {
@@ -334,6 +381,10 @@ impl Swarm {
         };
         let mut a = Around {
             now: c.now,
+            owner: self.owner,
+            limits: &c.rules.limits,
+            down: &mut c.rules.down,
+            bans: &c.rules.bans,
             fx: c.fx,
             storage: &mut self.storage,
             sessions: &mut self.sessions,
@@ -350,10 +401,10 @@ impl Swarm {
                 JobEvent::Identified(metainfo) => {
                     self.have = Bitfield::empty(metainfo.geometry.pieces());
                     self.layer = metainfo.layer.clone();
-                    c.ev.push(SwarmEvent::Identified(metainfo.info_hash));
                     self.metainfo = Some(metainfo);
-                    self.dial_soon = true;
+                    self.settle_meeting(true, c);
                 }
+                JobEvent::Banned(ban) => c.ev.push(SwarmEvent::Banned(ban)),
                 JobEvent::Layer(layer) => self.layer = Some(layer),
                 JobEvent::Have(piece) => self.on_good_piece(piece, c),
                 JobEvent::Lost(piece) => self.have.remove(piece),
@@ -385,7 +436,7 @@ impl Swarm {
 
     fn on_blame(&mut self, source: SourceId, c: &mut Context<'_>) {
         if source.0 < PEER_SOURCES {
-            return self.with_job(c, Job::blame_web);
+            return self.with_job(c, |job, a| job.blame_web(source, a));
         }
         let Some(peer) = self.peers.get_mut(&source) else {
             return;
@@ -408,7 +459,66 @@ impl Swarm {
         }
         self.set_wake(c.now.mono);
         if self.me.share && self.metainfo.is_some() {
-            self.serve.rechoke(c.now.mono, &mut self.sessions, c.fx);
+            let (uploads, peers) = (&c.rules.limits.uploads, &self.peers);
+            let may = |source: &SourceId| {
+                let class = peers.get(source).map(|peer| peer.class);
+                class.is_some_and(|class| uploads.allow(class))
+            };
+            self.serve
+                .rechoke(c.now.mono, &mut self.sessions, may, c.fx);
+        }
+    }
+
+    /// Its turn to use bandwidth that others use, too.
+    pub(super) fn on_turn(&mut self, c: &mut Context<'_>) {
+        self.tell_job(c, |job, _| job.look_around());
+    }
+
+    /// Other limits are in force.
+    pub(super) fn on_limits(&mut self, c: &mut Context<'_>) {
+        c.fx.owner = self.owner;
+        self.serve.changed();
+        self.candidates.reconsider();
+        self.settle_meeting(false, c);
+        self.with_job(c, Job::on_limits);
+        let mode = self.mode(&c.rules.limits);
+        let limits = &c.rules.limits;
+        let unwelcome = |peer: &Peer| {
+            !self.meets || !limits.may_meet(mode, peer.addr.ip(), peer.class, peer.known)
+        };
+        let unwelcome: Vec<SourceId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| unwelcome(peer))
+            .map(|(source, _)| *source)
+            .collect();
+        for source in unwelcome {
+            self.close_session(source, c);
+        }
+        self.dial_soon = true;
+        self.top_up(c);
+    }
+
+    /// Whether peers may be met for this content, now that it is known or limits have changed.
+    fn settle_meeting(&mut self, first: bool, c: &mut Context<'_>) {
+        let Some(metainfo) = &self.metainfo else {
+            return;
+        };
+        let limits = &c.rules.limits;
+        let length = metainfo.geometry.length();
+        let long_enough = self.insists || length >= limits.min_peer_file_bytes;
+        let meets = self.mode(limits).peers() && long_enough;
+        let info_hash = metainfo.info_hash;
+        if meets == self.meets && !first {
+            return;
+        }
+        self.meets = meets;
+        self.dial_soon = true;
+        self.with_job(c, |job, a| job.on_may_meet(meets, a));
+        if meets {
+            c.ev.push(SwarmEvent::Meets(info_hash));
+        } else if !first {
+            c.ev.push(SwarmEvent::Parts(info_hash));
         }
     }
 

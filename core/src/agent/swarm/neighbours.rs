@@ -6,6 +6,7 @@ use crate::content::{Bitfield, Metainfo};
 use crate::ids::{SourceId, StreamId};
 use crate::limits::{DIALS_AT_ONCE, REDIAL_AFTER_MAX, SESSIONS_PER_CONTENT_MAX};
 use crate::machine::{Endpoint, Host, Input};
+use crate::policy::Known;
 use crate::session::{Identity, PeerFault, Session, SessionEvent};
 use crate::stats::SourceClass;
 use crate::wire::PeerId;
@@ -17,12 +18,12 @@ impl Swarm {
     /// Peers somebody named.
     pub(in crate::agent) fn add_candidates(
         &mut self,
-        peers: impl IntoIterator<Item = (SocketAddr, SourceClass)>,
+        peers: impl IntoIterator<Item = (SocketAddr, Known)>,
         c: &mut Context<'_>,
     ) {
         c.fx.owner = self.owner;
-        for (addr, class) in peers {
-            self.candidates.add(addr, class);
+        for (addr, known) in peers {
+            self.candidates.add(addr, known);
         }
         self.dial_soon = true;
         self.top_up(c);
@@ -39,8 +40,13 @@ impl Swarm {
         c.fx.adopt(session.stream());
         let banned = self.candidates.is_banned(from);
         let full = self.sessions.len() >= SESSIONS_PER_CONTENT_MAX;
-        let source = self.add_session(session, from, self.candidates.class_of(from));
-        if banned || full || self.metainfo.is_none() {
+        let known = self.candidates.known(from);
+        let limits = &c.rules.limits;
+        let class = limits.class_of(from.ip(), known);
+        let mode = self.mode(limits);
+        let welcome = self.meets && limits.may_meet(mode, from.ip(), class, known);
+        let source = self.add_session(session, from, class, known);
+        if banned || full || !welcome {
             self.close_session(source, c);
         } else {
             self.welcome(source, c);
@@ -48,7 +54,13 @@ impl Swarm {
         self.top_up(c);
     }
 
-    fn add_session(&mut self, session: Session, addr: SocketAddr, class: SourceClass) -> SourceId {
+    fn add_session(
+        &mut self,
+        session: Session,
+        addr: SocketAddr,
+        class: SourceClass,
+        known: Known,
+    ) -> SourceId {
         self.last_source += 1;
         let source = SourceId(self.last_source);
         let has = Bitfield::empty(self.have.pieces());
@@ -58,6 +70,7 @@ impl Swarm {
             Peer {
                 addr,
                 class,
+                known,
                 has,
                 blames: 0,
             },
@@ -79,7 +92,13 @@ impl Swarm {
                 }
             }
             Input::Received { bytes, .. } => session.on_bytes(mono, bytes, c.fx, &mut events),
-            Input::Sent { len, .. } => session.on_sent(mono, len),
+            Input::Sent { len, .. } => {
+                session.on_sent(mono, len);
+                let class = self.peers.get(&source).map(|peer| peer.class);
+                if class == Some(SourceClass::Internet) {
+                    c.rules.ledger.count(c.now, len.into());
+                }
+            }
             Input::Closed { stream, .. } => return self.on_session_closed(source, stream, c),
             _ => {}
         }
@@ -94,9 +113,9 @@ impl Swarm {
             self.sent_before += session.sent_bytes();
             let unfinished = session.unfinished_bytes();
             let released = session.on_closed();
-            self.with_job(c, |job, _| {
+            self.with_job(c, |job, a| {
                 job.cut_short(unfinished);
-                job.released(source, &released);
+                job.released(source, &released, a);
                 job.remove_peer(source);
             });
         }
@@ -198,10 +217,10 @@ impl Swarm {
                     self.with_job(c, |job, a| job.peer_claims(a.now.mono, source, &pieces, on));
                 }
                 SessionEvent::Choked { released } | SessionEvent::Stalled { released } => {
-                    self.with_job(c, |job, _| job.released(source, &released));
+                    self.with_job(c, |job, a| job.released(source, &released, a));
                 }
                 SessionEvent::Rejected { run } => {
-                    self.with_job(c, |job, _| job.released(source, &[run]))
+                    self.with_job(c, |job, a| job.released(source, &[run], a));
                 }
                 SessionEvent::Data { run, data } => {
                     self.with_job(c, |job, a| job.on_data(source, run, data, a))
@@ -245,7 +264,7 @@ impl Swarm {
             if self.candidates.is_banned(addr) {
                 return self.close_session(source, c);
             }
-            self.candidates.add(addr, peer.class);
+            self.candidates.add(addr, peer.known);
             self.candidates.opened(addr);
             peer.addr = addr;
         }
@@ -271,7 +290,7 @@ impl Swarm {
     pub(super) fn may_dial(&self) -> bool {
         let downloading = self.job.as_ref().is_some_and(|j| !j.is_ended()) && !self.sharing;
         downloading
-            && self.metainfo.is_some()
+            && self.meets
             && self.sessions.len() < SESSIONS_PER_CONTENT_MAX
             && self.dialling() < DIALS_AT_ONCE
     }
@@ -284,17 +303,26 @@ impl Swarm {
     }
 
     pub(super) fn dial(&mut self, c: &mut Context<'_>) {
+        let mode = self.mode(&c.rules.limits);
         while self.may_dial() {
-            let Some((addr, class)) = self.candidates.next(c.now.mono) else {
+            let limits = &c.rules.limits;
+            let near = |addr: SocketAddr, known| {
+                let class = limits.class_of(addr.ip(), known);
+                limits
+                    .may_meet(mode, addr.ip(), class, known)
+                    .then_some(class)
+            };
+            let Some((addr, known)) = self.candidates.next(c.now.mono, near) else {
                 break;
             };
+            let class = limits.class_of(addr.ip(), known);
             let to = Endpoint {
                 host: Host::Addr(addr.ip()),
                 port: addr.port(),
                 tls: None,
             };
             let session = Session::dial(c.now.mono, to, c.fx);
-            self.add_session(session, addr, class);
+            self.add_session(session, addr, class, known);
         }
     }
 }

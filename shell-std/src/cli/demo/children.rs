@@ -31,7 +31,7 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub(super) enum Heard {
     /// A line of the device of this number.
-    Line(u32, Line),
+    Line(u32, Box<Line>),
     /// The device of this number says no more.
     End(u32),
     /// Ctrl-C.
@@ -109,7 +109,7 @@ impl Part {
         thread::spawn(move || {
             for text in stdout.lines().map_while(Result::ok) {
                 if let Ok(line) = Line::parse(&text) {
-                    _ = to.send(Heard::Line(device, line));
+                    _ = to.send(Heard::Line(device, Box::new(line)));
                 }
             }
             _ = to.send(Heard::End(device));

@@ -197,21 +197,23 @@ fn watch(
     let mut moved = Instant::now();
     while got.len() < devices as usize {
         match heard.recv_timeout(Duration::from_secs(1)) {
-            Ok(Heard::Line(device, Line::Progress(progress))) => {
-                moved = Instant::now();
-                screen.progress(device, progress);
-            }
-            Ok(Heard::Line(device, Line::Got(line))) => {
-                moved = Instant::now();
-                screen.got(device, &line);
-                got.insert(device, line);
-            }
-            Ok(Heard::Line(device, Line::Failed(line))) => {
-                let mut failure = line.failure;
-                failure.what = format!("device {device}: {}", failure.what);
-                return Err(failure);
-            }
-            Ok(Heard::Line(..)) => {}
+            Ok(Heard::Line(device, line)) => match *line {
+                Line::Progress(progress) => {
+                    moved = Instant::now();
+                    screen.progress(device, progress);
+                }
+                Line::Got(line) => {
+                    moved = Instant::now();
+                    screen.got(device, &line);
+                    got.insert(device, line);
+                }
+                Line::Failed(line) => {
+                    let mut failure = line.failure;
+                    failure.what = format!("device {device}: {}", failure.what);
+                    return Err(failure);
+                }
+                _ => {}
+            },
             Ok(Heard::End(device)) if got.contains_key(&device) => {}
             Ok(Heard::End(device)) => return Err(unexpected(&format!("device {device}"))),
             Ok(Heard::Stop) | Err(RecvTimeoutError::Disconnected) => {
