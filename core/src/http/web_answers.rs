@@ -6,7 +6,7 @@ use crate::http::proxy::Route;
 use crate::http::redirect::Redirect;
 use crate::http::validator::Validator;
 use crate::http::verdict::{Known, Question, Verdict, judge};
-use crate::http::web_source::{Lane, WebEvent, WebSource};
+use crate::http::web_source::{Fetch, Lane, WebEvent, WebSource};
 use crate::machine::{Effects, Lost};
 use crate::time::Now;
 use ::http::StatusCode;
@@ -43,11 +43,12 @@ impl WebSource {
         let Some(fetch) = self.fetch_of(index).cloned() else {
             return;
         };
+        let known = self.known_at(&fetch);
         let question = Question {
             url: &fetch.asked,
             start: fetch.at,
             ranged: fetch.ranged,
-            known: self.known.as_ref(),
+            known: known.as_ref(),
             verified: self.verified,
             redirects: fetch.redirects,
             unix_s: now.wall.unix_us.div_euclid(1_000_000),
@@ -532,6 +533,17 @@ impl WebSource {
         if others == 0 {
             self.tell_if_unavailable(now, ev);
         }
+    }
+
+    /// What is known of the file, as of the address asked if that is one of the same resource: a cache passes the
+    /// origin's validators on.
+    pub(super) fn known_at(&self, fetch: &Fetch) -> Option<Known> {
+        let mut known = self.known.clone()?;
+        let resource = self.targets.resource(fetch.target);
+        if resource.is_some() && resource == self.known_resource {
+            known.url = fetch.asked.clone();
+        }
+        Some(known)
     }
 
     fn is_cache(&mut self, index: usize) -> bool {

@@ -435,11 +435,11 @@ impl WebSource {
     /// Put the question of a lane's fetch on the wire.
     pub(super) fn ask(&mut self, now: Now, index: usize, fx: &mut Effects, ev: &mut Vec<WebEvent>) {
         let ranged = self.ranges != Some(false);
-        let known = self.known.clone();
-        let known_resource = self.known_resource;
         let if_range = self.if_range && ranged;
-        let target = self.fetch_of(index).map(|fetch| fetch.target);
-        let resource = target.and_then(|target| self.targets.resource(target));
+        let known = self
+            .lanes
+            .get(index)
+            .and_then(|lane| self.known_at(lane.fetch.as_ref()?));
         let Some(fetch) = self.fetch_of(index) else {
             return;
         };
@@ -453,12 +453,8 @@ impl WebSource {
             let end = fetch.end.filter(|end| *end > fetch.next);
             request = request.with(header::RANGE, &range_field(fetch.next, end));
         }
-        // A cache passes the origin's validators on.
         let guard = known
-            .filter(|known| {
-                let same = resource.is_some() && resource == known_resource;
-                if_range && (same || known.url.same_origin(&fetch.asked))
-            })
+            .filter(|known| if_range && known.url.same_origin(&fetch.asked))
             .and_then(|known| known.validator);
         if let Some(guard) = guard.as_ref().and_then(Validator::if_range) {
             request = request.with(header::IF_RANGE, guard);

@@ -112,6 +112,7 @@ pub struct Job {
     knows_peers: bool,
     /// A coordinator may be asked what the file is.
     may_look_up: bool,
+    peers_first: bool,
     /// Why nothing may be transferred at present.
     paused: Option<Reason>,
     phase: Phase,
@@ -224,6 +225,7 @@ impl Job {
             stale: Stale::default(),
             sharing: false,
             may_meet,
+            peers_first: false,
             knows_peers: may_meet,
             may_look_up: config.has_coordinator,
             paused: None,
@@ -636,12 +638,19 @@ impl Job {
             Phase::Running if self.adopting.is_some() => self.adopt_at_rest(a),
             Phase::Running => {
                 let stale = core::mem::take(&mut self.stale);
+                // Whoever is first takes what a cap leaves: peers and HTTP in turn.
+                self.peers_first = !self.peers_first && self.cap_bytes_per_s(a) > 0;
+                if self.peers_first {
+                    self.top_up_peers(&stale, a);
+                }
                 if stale.all || stale.web {
                     self.note_shortage(a);
                     self.expire_claims(a.now.mono);
                     self.top_up_web(a);
                 }
-                self.top_up_peers(&stale, a);
+                if !self.peers_first {
+                    self.top_up_peers(&stale, a);
+                }
                 if stale.all {
                     self.catch_up_flat(a);
                     self.finish_if_complete(a);

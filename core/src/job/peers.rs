@@ -218,7 +218,10 @@ impl Job {
         if room >= least || (room > 0 && session.outstanding_blocks() == 0) {
             *budget -= self.ask(source, room, a);
         }
-        self.decline_unused(source, a);
+        // Under a cap a place is unused for moments only.
+        if affordable == u32::MAX {
+            self.decline_unused(source, a);
+        }
         recall_excess(source, a);
     }
 
@@ -294,8 +297,12 @@ impl Job {
 
     /// Whether peers hold what we lack and deliver too little of it, and since when.
     pub(super) fn note_shortage(&mut self, a: &mut Around<'_>) {
+        // Under a cap peers cannot give more, and would give less if HTTP took its part of it.
+        let enough = match self.cap_bytes_per_s(a) {
+            0 => self.class(a).min_peer_bytes_per_s,
+            cap => self.class(a).min_peer_bytes_per_s.min(cap / 4),
+        };
         let Some(picker) = &self.picker else { return };
-        let enough = self.class(a).min_peer_bytes_per_s;
         let short =
             self.tally.peer_rate.bytes_per_s(a.now.mono) < enough && picker.peers_hold_missing();
         self.short_since = if short {
