@@ -3,7 +3,6 @@
 //! The host's offset from UTC comes with every [`Wall`]; a change of it (summer time) is seen at the next full
 //! quarter of an hour, where all offsets in use change.
 
-use crate::settings::HoursLimit;
 use crate::time::Wall;
 use core::time::Duration;
 
@@ -22,12 +21,12 @@ pub(super) fn hour(now: Wall) -> u8 {
 }
 
 /// Is it within `from..to` o'clock? A window may pass midnight; an empty one is the whole day.
-pub(super) fn is_within(limit: &HoursLimit, now: Wall) -> bool {
+pub(super) fn is_within(from: u8, to: u8, now: Wall) -> bool {
     let hour = hour(now);
-    if limit.from < limit.to {
-        (limit.from..limit.to).contains(&hour)
+    if from < to {
+        (from..to).contains(&hour)
     } else {
-        hour >= limit.from || hour < limit.to
+        hour >= from || hour < to
     }
 }
 
@@ -84,7 +83,6 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Percent;
 
     fn at(unix_s: i64, utc_offset_s: i32) -> Wall {
         Wall {
@@ -95,12 +93,6 @@ mod tests {
 
     #[test]
     fn windows_wrap_and_follow_the_offset() {
-        let limit = |from, to| HoursLimit {
-            from,
-            to,
-            inside: Percent(10),
-            outside: Percent(0),
-        };
         // 2026-03-29 00:59:59 UTC: in Berlin 01:59:59, one second later 03:00 summer time.
         let before = at(1_774_745_999, 3600);
         let after = at(1_774_746_000, 7200);
@@ -114,12 +106,8 @@ mod tests {
             (5, 5, true, true),
             (4, 1, false, false),
         ] {
-            assert_eq!(
-                is_within(&limit(from, to), before),
-                in_before,
-                "{from}-{to}"
-            );
-            assert_eq!(is_within(&limit(from, to), after), in_after, "{from}-{to}");
+            assert_eq!(is_within(from, to, before), in_before, "{from}-{to}");
+            assert_eq!(is_within(from, to, after), in_after, "{from}-{to}");
         }
         assert_eq!(to_next_quarter(before), Duration::from_secs(1));
         assert_eq!(to_next_quarter(after), Duration::from_secs(900));

@@ -119,7 +119,7 @@ pub fn limits(settings: &Settings, facts: &HostFacts, usage: &Usage, now: Wall) 
         None => (settings.download_mode, None),
     };
     let (caches, caches_reason) = caches::caches(settings, facts, vpn);
-    let uploads = uploads(settings, facts, usage, mode, mode_reason.as_ref());
+    let uploads = uploads(settings, facts, usage, now, mode, mode_reason.as_ref());
     let foreground = ClassLimits {
         bytes_per_s: settings.max_foreground_download_bandwidth,
         wide_bytes_per_s: percentage(
@@ -260,6 +260,7 @@ fn uploads(
     settings: &Settings,
     facts: &HostFacts,
     usage: &Usage,
+    now: Wall,
     mode: Mode,
     mode_reason: Option<&Reason>,
 ) -> UploadLimits {
@@ -268,7 +269,9 @@ fn uploads(
         Reason::new(Code::Policy, "download_mode", text)
     };
     let stopped = if mode.peers() {
-        battery(settings, facts).or_else(|| metered(settings, facts))
+        battery(settings, facts)
+            .or_else(|| metered(settings, facts))
+            .or_else(|| resting(settings, now))
     } else {
         Some(mode_reason.cloned().unwrap_or_else(no_peers))
     };
@@ -307,6 +310,14 @@ fn metered(settings: &Settings, facts: &HostFacts) -> Option<Reason> {
         .then(|| Reason::new(Code::Cost, "allow_metered", "the network is metered"))
 }
 
+fn resting(settings: &Settings, now: Wall) -> Option<Reason> {
+    let hours = settings.upload_hours.as_ref()?;
+    (!civil::is_within(hours.from, hours.to, now)).then(|| {
+        let text = format!("no uploads but from {} to {} o'clock", hours.from, hours.to);
+        Reason::new(Code::Policy, "upload_hours", text)
+    })
+}
+
 /// What the lower of the percentages leaves of the line; 0 while the line is not known.
 fn percentage(
     settings: &Settings,
@@ -316,7 +327,7 @@ fn percentage(
     now: Wall,
 ) -> u64 {
     let by_hour = hours.map(|limit| {
-        if civil::is_within(limit, now) {
+        if civil::is_within(limit.from, limit.to, now) {
             limit.inside
         } else {
             limit.outside
@@ -375,10 +386,8 @@ fn next_change(settings: &Settings, now: Wall) -> Option<Duration> {
         &settings.hours_to_limit_foreground_download_bandwidth,
         &settings.hours_to_limit_background_download_bandwidth,
     ];
-    let by_hour = hours
-        .into_iter()
-        .any(Option::is_some)
-        .then(|| civil::to_next_quarter(now));
+    let limited = hours.into_iter().any(Option::is_some) || settings.upload_hours.is_some();
+    let by_hour = limited.then(|| civil::to_next_quarter(now));
     let by_month = (settings.monthly_upload_data_cap > 0).then(|| civil::to_next_month(now));
     [by_hour, by_month].into_iter().flatten().min()
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::host::{Battery, DiskSpace, Interface, LinkKind};
-use crate::settings::CacheHostSource;
+use crate::settings::{CacheHostSource, DayHours};
 use crate::stats::SourceClass;
 use alloc::string::ToString as _;
 use alloc::vec;
@@ -461,4 +461,44 @@ fn the_shelf_has_one_quota_and_headroom() {
             .max_age,
         None
     );
+}
+
+#[test]
+fn uploads_rest_outside_their_hours() {
+    let night = with(|s| {
+        s.upload_hours = Some(DayHours { from: 22, to: 6 });
+        s.monthly_upload_data_cap = 0;
+    });
+    // 2026-05-28 21:59:59 UTC; an hour further east it is 22:59:59.
+    let before = wall(1_780_005_599);
+    let at = |now| limits(&night, &office(), &Usage::default(), now);
+    let evening = at(before);
+    assert_eq!(
+        evening.uploads.stopped.unwrap().to_string(),
+        "no uploads but from 22 to 6 o'clock (upload_hours; 0x80D03806)"
+    );
+    assert_eq!(evening.next_change, Some(Duration::from_secs(1)));
+    assert_eq!(evening.background.paused, None);
+    let east = Wall {
+        utc_offset_s: 3600,
+        ..before
+    };
+    let six = wall(1_780_005_600 + 8 * 3600);
+    for (now, rests) in [
+        (wall(1_780_005_600), false),
+        (east, false),
+        (wall(six.unix_us / 1_000_000 - 1), false),
+        (six, true),
+    ] {
+        assert_eq!(at(now).uploads.stopped.is_some(), rests, "{now:?}");
+    }
+    let battery = HostFacts {
+        battery: Some(Battery {
+            percent: 80,
+            discharging: true,
+        }),
+        ..office()
+    };
+    let both = limits(&night, &battery, &Usage::default(), before);
+    assert_eq!(both.uploads.stopped.unwrap().code, Code::Power);
 }

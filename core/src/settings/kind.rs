@@ -4,8 +4,8 @@
 //! back as the same value. Never does: which setting has which kind (`table`). Tests: below and in `table`.
 
 use super::value::{
-    CacheHostSource, Encryption, Fallback, GroupIdSource, HoursLimit, Mode, NetworkRule, Percent,
-    Restrict,
+    CacheHostSource, DayHours, Encryption, Fallback, GroupIdSource, HoursLimit, Mode, NetworkRule,
+    Percent, Restrict,
 };
 use crate::limits::NAME_LEN_MAX;
 use crate::text::{parse_duration, parse_rate, parse_size};
@@ -636,12 +636,6 @@ impl Kind for Hours {
             Share::parse(text.trim(), Notation::Ours, all)
                 .map_err(|e| format!("`{}`: {e}", text.trim()))
         };
-        let hour = |text: &str| {
-            let day = Bounds { min: 0, max: 23 };
-            Count::parse(text.trim(), Notation::Ours, day)
-                .map(|hour| hour as u8)
-                .map_err(|e| format!("hour `{}`: {e}", text.trim()))
-        };
         Ok(HoursLimit {
             from: hour(from)?,
             to: hour(to)?,
@@ -663,6 +657,39 @@ impl Kind for Hours {
     fn allowed(_: Bounds) -> String {
         "hours 0 to 23 and percentages, as in \"8-17 10% else 45%\" or {from = 8, to = 17, inside = 10, outside = 45}"
             .to_owned()
+    }
+}
+
+fn hour(text: &str) -> Result<u8, String> {
+    let text = text.trim();
+    let day = Bounds { min: 0, max: 23 };
+    Count::parse(text, Notation::Ours, day)
+        .map(|hour| hour as u8)
+        .map_err(|e| format!("hour `{text}`: {e}"))
+}
+
+/// `22-6`
+pub(super) struct DayWindow;
+
+impl Kind for DayWindow {
+    type Value = DayHours;
+
+    fn parse(text: &str, _: Notation, _: Bounds) -> Result<DayHours, String> {
+        let (from, to) = text
+            .split_once('-')
+            .ok_or_else(|| "it is not FROM-TO".to_owned())?;
+        Ok(DayHours {
+            from: hour(from)?,
+            to: hour(to)?,
+        })
+    }
+
+    fn show(value: &DayHours) -> String {
+        format!("{}-{}", value.from, value.to)
+    }
+
+    fn allowed(_: Bounds) -> String {
+        "hours 0 to 23, as in 22-6".to_owned()
     }
 }
 

@@ -25,8 +25,8 @@ pub use problem::Problem;
 pub use table::{Row, TABLE, row};
 
 pub use value::{
-    CacheHostSource, Encryption, Fallback, GroupIdSource, HoursLimit, Mode, NetworkRule, Percent,
-    Restrict,
+    CacheHostSource, DayHours, Encryption, Fallback, GroupIdSource, HoursLimit, Mode, NetworkRule,
+    Percent, Restrict,
 };
 
 use alloc::string::String;
@@ -66,6 +66,8 @@ pub struct Settings {
     pub max_upload_bandwidth: u64,
     /// Bytes to Internet peers in a calendar month; 0 is no cap.
     pub monthly_upload_data_cap: u64,
+    /// Ours: when peers may be sent something; `None`: always.
+    pub upload_hours: Option<DayHours>,
 
     // --- jobs
     /// Ours.
@@ -130,6 +132,7 @@ impl Default for Settings {
             downlink_bandwidth: 0,
             max_upload_bandwidth: 0,
             monthly_upload_data_cap: 20 * GB,
+            upload_hours: None,
             max_foreground_jobs: 8,
             max_background_jobs: 4,
             max_cache_age: Duration::from_secs(3 * 86_400),

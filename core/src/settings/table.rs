@@ -6,8 +6,8 @@
 
 use super::Settings;
 use super::kind::{
-    Bounds, Count, Delay, Folder, Hosts, Hours, Kind, Maybe, Name, Networks, Notation, One, Rate,
-    Shape, Share, Size, Span, Switch, Unit, Words,
+    Bounds, Count, DayWindow, Delay, Folder, Hosts, Hours, Kind, Maybe, Name, Networks, Notation,
+    One, Rate, Shape, Share, Size, Span, Switch, Unit, Words,
 };
 use super::value::{CacheHostSource, Encryption, GroupIdSource, Mode, Restrict};
 use alloc::string::String;
@@ -263,6 +263,9 @@ pub const TABLE: &[Row] = &[
     row!(BANDWIDTH, monthly_upload_data_cap: Size, within(0, SECONDS_MAX * GB),
         policy("DOMonthlyUploadDataCap", Unit::Gigabytes, 0, SECONDS_MAX),
         "What peers on the Internet may be sent in a calendar month. 0 is no cap."),
+    row!(BANDWIDTH, upload_hours: Maybe<DayWindow>, ANY, None,
+        "The hours of the day in which peers may be sent something, in local time. A window may pass midnight, and one \
+         that ends at the hour it begins is the whole day. Unset: always."),
 
     row!(JOBS, max_foreground_jobs: Count, within(1, 1000), None,
         "How many downloads that somebody waits for run at the same time; others wait for their turn."),

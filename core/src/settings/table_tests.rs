@@ -32,6 +32,7 @@ fn every_field_has_one_row() {
         downlink_bandwidth,
         max_upload_bandwidth,
         monthly_upload_data_cap,
+        upload_hours,
         max_foreground_jobs,
         max_background_jobs,
         max_cache_age,
@@ -413,5 +414,31 @@ fn hours() {
             ("8-24 10% else 45%", "hour `24`: it is too large"),
             ("8-17 110% else 45%", "`110%`: it is too large"),
         ],
+    );
+}
+
+#[test]
+fn hours_of_the_day() {
+    renders(
+        "upload_hours",
+        &[
+            ("22-6", "22-6"),
+            (" 9 - 17 ", "9-17"),
+            ("0-0", "0-0"),
+            ("unset", "unset"),
+        ],
+    );
+    refuses(
+        "upload_hours",
+        &[
+            ("22", "it is not FROM-TO"),
+            ("at night", "it is not FROM-TO"),
+            ("22-24", "hour `24`: it is too large"),
+            ("22:30-6", "hour `22:30`: it is not a whole number"),
+        ],
+    );
+    assert_eq!(
+        row("upload_hours").unwrap().allowed(),
+        "hours 0 to 23, as in 22-6, or unset"
     );
 }

@@ -158,6 +158,14 @@ pub struct HoursLimit {
     pub outside: Percent,
 }
 
+/// Hours of the day in local time. `from` = `to` is the whole day; a window may pass midnight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayHours {
+    /// Whole hours, 0 to 23.
+    pub from: u8,
+    pub to: u8,
+}
+
 /// Values that hold while the host has an address in `network`. Later rules win over earlier ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkRule {
