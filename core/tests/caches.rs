@@ -1,5 +1,5 @@
 //! Cache servers before the origin: who is asked, when the origin takes over, which failures ban whom and how long.
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "a test fails by panicking"

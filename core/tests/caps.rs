@@ -1,5 +1,9 @@
 //! Caps of the bandwidth hold over any five seconds, are used when there is demand, and are shared evenly.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
