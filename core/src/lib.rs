@@ -31,6 +31,7 @@ pub mod picker;
 pub mod serve;
 pub mod announce;
 pub mod job;
+pub mod shelf;
 pub mod api;
 pub mod coordinator;
 pub mod origin;

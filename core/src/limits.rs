@@ -316,6 +316,20 @@ pub const LOBBY_MAX: usize = 64;
 /// Jobs and shared contents of one agent.
 pub const CONTENTS_MAX: usize = 1_000;
 
+// --- shelf
+
+/// How long a wanted content keeps its slot while others wait: long enough for a large file on a LAN.
+pub const SLOT_TURN: Duration = Duration::from_secs(120);
+
+/// A content counts as wanted so long after somebody asked: two and a half announces of an agent that waits.
+pub const SLOT_DEMAND_FOR: Duration = Duration::from_secs(75);
+
+/// Contents that one announce names as held.
+pub const HELD_PER_ANNOUNCE_MAX: usize = 256;
+
+/// Files looked at in a shelf's folder.
+pub const SHELF_FILES_MAX: usize = 4096;
+
 // --- api
 
 /// Largest request body on the local socket: a metainfo file in base64, and what surrounds it.

@@ -376,6 +376,17 @@ pub enum DiskOp {
     Load {
         path: String,
     },
+    /// A copy of a whole file that shares nothing writable with it (a reflink where the file system can), under a
+    /// name that appears only once it is durable; its folder is made.
+    Keep {
+        from: String,
+        to: String,
+    },
+    /// The names of the files in a folder, at most `limits::SHELF_FILES_MAX`. Answered by [`DiskDone::Names`]; a
+    /// folder that is not there has none.
+    List {
+        path: String,
+    },
     /// Replace a small file as one step: after a crash it holds the old or the new bytes, durably.
     Replace {
         path: String,
@@ -406,6 +417,7 @@ pub enum DiskDone {
         is_dir: bool,
     },
     Bytes(Bytes),
+    Names(Vec<String>),
 }
 
 /// What the operating system said, and what it said it about.

@@ -375,13 +375,18 @@ fn line_5_disk_and_hash_work_is_answered_once_and_says_what_a_disk_says() {
         ("rename over", "ok"),
         ("stat the old name", "NotFound"),
         ("load the new", whole),
+        ("list nothing", ""),
+        ("keep", "ok"),
+        ("list", "k"),
+        ("load the kept", whole),
+        ("keep nothing", "NotFound"),
         ("remove", "ok"),
         ("remove again", "NotFound"),
         ("hash", "ok"),
     ] {
         assert_eq!(asker_now.answer(step), expected, "{step}");
     }
-    assert_eq!((asker_now.answers.len(), asker_now.strays), (21, 0));
+    assert_eq!((asker_now.answers.len(), asker_now.strays), (26, 0));
     let hashed = asker_now.hashed.clone().unwrap();
     let digest = Digest::of(OP_ASKER_TEXT);
     assert_eq!(hashed.leaves, [digest]);

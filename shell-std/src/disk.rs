@@ -8,14 +8,14 @@ use crate::tls::CHUNKS_PER_WRITE;
 use bytes::{Buf as _, Bytes};
 use dovetail_core::content::HashJob;
 use dovetail_core::ids::{FileId, OpId};
-use dovetail_core::limits::SMALL_FILE_MAX;
+use dovetail_core::limits::{SHELF_FILES_MAX, SMALL_FILE_MAX};
 use dovetail_core::machine::{DiskDone, DiskError, DiskErrorKind, DiskOp, Input, OpenHow};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -211,6 +211,8 @@ fn attempt(files: &Files, todo: DiskOp) -> io::Result<DiskDone> {
         }
         DiskOp::Stat { path } => stat(&path),
         DiskOp::Load { path } => load(&path),
+        DiskOp::Keep { from, to } => keep(&from, &to),
+        DiskOp::List { path } => list(&path),
         DiskOp::Replace { path, bytes } => {
             let _alone = files.replacing.lock();
             replace(&path, &bytes)
@@ -380,6 +382,50 @@ fn replace(path: &str, bytes: &Bytes) -> io::Result<DiskDone> {
     }
     sync_folder(path)?;
     Ok(DiskDone::Done)
+}
+
+/// `std::fs::copy` has the kernel copy, which shares the blocks where the file system can.
+fn keep(from: &str, to: &str) -> io::Result<DiskDone> {
+    let beside = format!("{to}.new");
+    let made = || -> io::Result<()> {
+        if let Some(folder) = Path::new(to).parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::copy(from, &beside)?;
+        // For writing: some file systems sync nothing through a file opened for reading.
+        let copy = File::options().write(true).open(&beside)?;
+        copy.set_permissions(Permissions::from_mode(0o600))?;
+        copy.sync_all()?;
+        std::fs::rename(&beside, to)
+    };
+    if let Err(error) = made() {
+        let _ = std::fs::remove_file(&beside);
+        return Err(error);
+    }
+    sync_folder(to)?;
+    Ok(DiskDone::Done)
+}
+
+fn list(path: &str) -> io::Result<DiskDone> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(DiskDone::Names(Vec::new()));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries.take(SHELF_FILES_MAX) {
+        let entry = entry?;
+        if let (true, Ok(name)) = (
+            entry.file_type()?.is_file(),
+            entry.file_name().into_string(),
+        ) {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(DiskDone::Names(names))
 }
 
 /// A new name is durable once its folder is.

@@ -141,6 +141,12 @@ impl Agent {
     pub(super) fn on_asked(&mut self, asked: Asked) {
         match asked {
             Asked::Command { call, command } => self.on_command(call, command),
+            Asked::Shelf { call, ask } => {
+                let line = self.on_shelf_asked(&ask);
+                self.fx.owner = DESK;
+                self.desk
+                    .on_line(self.now, call, &line, &mut self.fx, &mut self.asked);
+            }
             Asked::Status { call } => {
                 let status = self.status();
                 self.fx.owner = DESK;
@@ -151,6 +157,9 @@ impl Agent {
     }
 
     pub(super) fn reply(&mut self, call: CallId, reply: Reply) {
+        if Self::is_own_call(call, &reply) {
+            return;
+        }
         if Desk::owns(call) {
             self.fx.owner = DESK;
             self.desk

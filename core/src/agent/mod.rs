@@ -12,6 +12,8 @@ mod dial;
 mod ledger;
 mod queue;
 mod rules;
+mod shelf;
+mod shelf_desk;
 mod status;
 mod swarm;
 
@@ -41,6 +43,7 @@ use core::net::SocketAddr;
 use ledger::Ledger;
 use queue::Waiting;
 use rules::Rules;
+use shelf::{Keeper, SHELF_CALL};
 use swarm::{Context, Me, Swarm, SwarmEvent};
 
 /// What an agent is told once, at its start. (Settings that change while it runs are policy's.)
@@ -56,6 +59,9 @@ pub struct AgentConfig {
     pub share: bool,
     /// What everybody said about settings before the start; [`crate::command::Command::Configure`] changes it.
     pub settings: Layers,
+    /// Folder of the contents kept for peers, unless `modify_cache_drive` names another; `None`: nothing is kept, and
+    /// downloads are offered from their outputs until the agent stops.
+    pub shelf_dir: Option<String>,
     /// The file in which uploads of the month are counted.
     pub usage_file: Option<String>,
     /// Peers to dial for every content, besides those the coordinator names.
@@ -87,6 +93,7 @@ pub struct Agent {
     asked: Vec<Asked>,
     upload: TokenBucket,
     rules: Rules,
+    keeper: Option<Keeper>,
     /// Downloads that wait for their turn.
     waiting: VecDeque<Waiting>,
     last_owner: u64,
@@ -104,6 +111,7 @@ const DESK: u64 = 1;
 const ANNOUNCER: u64 = 2;
 const LOBBY: u64 = 3;
 const LEDGER: u64 = 4;
+const SHELF: u64 = 5;
 const FIRST_SWARM: u64 = 16;
 
 impl Agent {
@@ -136,6 +144,11 @@ impl Agent {
                 config.settings.clone(),
                 Ledger::new(config.usage_file.clone()),
             ),
+            keeper: config
+                .shelf_dir
+                .clone()
+                .filter(|_| config.share)
+                .map(Keeper::new),
             waiting: VecDeque::new(),
             config,
             rng,
@@ -190,6 +203,9 @@ impl Agent {
                         self.log(level, text);
                     }
                     return;
+                }
+                if owner == Some(SHELF) {
+                    return self.on_shelf_disk(op, done);
                 }
                 self.with_swarm(owner, |swarm, c| swarm.on_disk(op, done, c));
             }
@@ -270,6 +286,7 @@ impl Agent {
                 if let Some((session, _)) = self.lobby.get_mut(&stream) {
                     session.close(&mut self.fx);
                 }
+                self.on_wanted(info_hash);
             }
         }
     }
@@ -334,6 +351,7 @@ impl Agent {
                         shutdown.goodbye_said = true;
                     }
                 }
+                AnnouncerEvent::Wanted(key) => self.on_wanted(key),
                 AnnouncerEvent::Policy(values) => {
                     let url = self.config.coordinator.clone().unwrap_or_default();
                     self.on_group_policy(&url, &values);
@@ -441,7 +459,11 @@ impl Agent {
         };
         let (call, id, good) = (swarm.call, swarm.id, result.is_ok());
         let last = swarm.progress(self.now.mono).filter(|_| !swarm.sharing);
-        let reply = if swarm.sharing {
+        let sharing = swarm.sharing;
+        if call == SHELF_CALL {
+            self.on_shelf_checked(owner, &result);
+        }
+        let reply = if sharing {
             Reply::Shared(result.map(drop))
         } else {
             Reply::Got(result)
@@ -459,6 +481,8 @@ impl Agent {
         self.rules.down.forget(owner);
         if !good || !self.me.share {
             self.dismiss(owner);
+        } else if !sharing {
+            self.keep(owner);
         }
     }
 
@@ -545,7 +569,8 @@ impl Agent {
         let Some(shutdown) = &mut self.shutdown else {
             return;
         };
-        let settled = self.swarms.is_empty() && self.rules.ledger.is_idle();
+        let kept = self.keeper.as_ref().is_none_or(Keeper::is_idle);
+        let settled = self.swarms.is_empty() && self.rules.ledger.is_idle() && kept;
         if shutdown.goodbye_said && !shutdown.done && settled {
             shutdown.done = true;
             let call = shutdown.call;
@@ -586,6 +611,8 @@ impl Agent {
         self.take_turns();
         self.settle();
         self.tick_announcer();
+        self.settle();
+        self.tend_shelf();
         self.settle();
         self.fx.owner = LEDGER;
         self.rules.ledger.on_tick(self.now, &mut self.fx);
@@ -642,6 +669,7 @@ impl Agent {
             upload,
             self.rules.down.deadline(),
             self.rules.ledger.deadline(),
+            self.keeper.as_ref().map(Keeper::deadline),
             self.rules
                 .next_at()
                 .map(|at| Deadline::new(at, "other limits may hold")),

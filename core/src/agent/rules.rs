@@ -32,6 +32,7 @@ pub(super) struct Rules {
     pub(super) down: Downlink,
     pub(super) bans: Bans,
     pub(super) ledger: Ledger,
+    shelf_bytes: u64,
     /// What the limits were worked out from.
     usage: Usage,
     /// Between the two clocks, and from UTC: a jump of either is a reason to look again.
@@ -56,12 +57,27 @@ impl Rules {
             down: Downlink::default(),
             bans: Bans::default(),
             ledger,
+            shelf_bytes: 0,
             usage,
             skew_us: 0,
             utc_offset_s: 0,
             next_at: None,
             told: BTreeSet::new(),
         }
+    }
+
+    /// Where the shelf is, if a setting says so.
+    pub(super) fn shelf_dir(&self) -> Option<String> {
+        self.effective.values.modify_cache_drive.clone()
+    }
+
+    pub(super) fn disk_free_bytes(&self) -> Option<u64> {
+        self.facts.disk.map(|disk| disk.free_bytes)
+    }
+
+    /// What the shelf holds counts into its quota, from the next look on.
+    pub(super) const fn set_shelf_bytes(&mut self, bytes: u64) {
+        self.shelf_bytes = bytes;
     }
 
     pub(super) const fn next_at(&self) -> Option<Mono> {
@@ -77,7 +93,7 @@ impl Rules {
         Usage {
             internet_upload_bytes: self.ledger.internet_upload_bytes(now.wall),
             downlink_bytes_per_s: self.down.line_bytes_per_s(),
-            shelf_bytes: 0,
+            shelf_bytes: self.shelf_bytes,
         }
     }
 
@@ -91,8 +107,9 @@ impl Rules {
         let cap = self.effective.values.monthly_upload_data_cap;
         let over = |usage: &Usage| cap > 0 && usage.internet_upload_bytes >= cap;
         let line = |usage: &Usage| usage.downlink_bytes_per_s.unwrap_or(0);
+        let moved = usage.shelf_bytes != self.usage.shelf_bytes;
         let faster = line(&usage) > line(&self.usage) / 20 * 21;
-        clocks || due || faster || over(&usage) != over(&self.usage)
+        clocks || due || faster || moved || over(&usage) != over(&self.usage)
     }
 
     fn work_out(&mut self, now: Now) -> bool {

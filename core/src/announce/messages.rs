@@ -51,6 +51,9 @@ pub struct AnnounceRequest {
     /// runs on the coordinator's machine (which sees it on loopback). Private addresses only, else ignored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+    /// Contents it has whole, offered now or not; hex of truncated info hashes. It is told which are wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<String>,
     pub swarms: Vec<SwarmAnnounce>,
 }
 
@@ -97,6 +100,9 @@ pub struct AnnounceReply {
     /// Settings for the devices of this coordinator, by the names of the settings table.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub policy: BTreeMap<String, String>,
+    /// Those of the held contents that others want, and how many do.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub wanted: BTreeMap<String, u32>,
     pub swarms: Vec<SwarmReply>,
 }
 
@@ -285,7 +291,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-mod base64_bytes {
+pub(crate) mod base64_bytes {
     use alloc::string::String;
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
@@ -293,11 +299,11 @@ mod base64_bytes {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&STANDARD.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
         let text = String::deserialize(from)?;
         STANDARD
             .decode(text.as_bytes())

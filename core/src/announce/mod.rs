@@ -21,7 +21,7 @@ pub use swarms::SwarmState;
 use crate::content::{Digest, InfoHash};
 use crate::http::{Proxies, Url};
 use crate::ids::StreamId;
-use crate::limits::{ANNOUNCE_REPLY_MAX, GOODBYE_TIMEOUT};
+use crate::limits::{ANNOUNCE_REPLY_MAX, GOODBYE_TIMEOUT, HELD_PER_ANNOUNCE_MAX};
 use crate::machine::{Effects, Input};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono, Now};
@@ -65,6 +65,8 @@ pub enum AnnouncerEvent {
         token: u64,
         result: Result<(), String>,
     },
+    /// Others want a content that is held here, by its truncated info hash.
+    Wanted([u8; 20]),
     /// The settings that the coordinator gives its devices are others now.
     Policy(BTreeMap<String, String>),
     /// The coordinator does not answer (any more). Comes once, until [`AnnouncerEvent::Back`].
@@ -83,6 +85,7 @@ pub struct Announcer {
     group: Option<String>,
     port: u16,
     addresses: Vec<IpAddr>,
+    held: Vec<String>,
     swarms: Swarms,
     pace: Pace,
     presence: Lane,
@@ -112,6 +115,7 @@ impl Announcer {
             group: config.group.clone(),
             port: 0,
             addresses: Vec::new(),
+            held: Vec::new(),
             swarms: Swarms::default(),
             presence: lane(),
             content: ContentCalls::new(lane(), rng.fork()),
@@ -147,6 +151,16 @@ impl Announcer {
         self.addresses = addresses;
         self.addresses
             .truncate(crate::limits::ADDRESSES_PER_DEVICE_MAX);
+    }
+
+    /// What this device has whole, whether it offers it or not.
+    pub fn set_held(&mut self, now: Now, held: impl Iterator<Item = InfoHash>) {
+        let held = held.take(HELD_PER_ANNOUNCE_MAX);
+        let held: Vec<String> = held.map(|hash| hex::encode(&hash.truncated())).collect();
+        if self.held.is_empty() && !held.is_empty() {
+            self.hello_at = Some(now.mono);
+        }
+        self.held = held;
     }
 
     /// Take part in a swarm, as downloader or seed. What came due is sent by [`Self::on_tick`].
@@ -296,6 +310,7 @@ impl Announcer {
             scope: self.scope,
             group: self.group.clone(),
             addresses: self.addresses.clone(),
+            held: self.held.clone(),
             swarms: self.swarms.batch(),
         };
         let body = serde_json::to_vec(&request).unwrap_or_default();
@@ -309,7 +324,16 @@ impl Announcer {
         match outcome.and_then(|answer| answer.json::<AnnounceReply>()) {
             Ok(reply) => {
                 self.on_reached(Some(Ok(())), ev);
-                self.hello_at = Some(now.mono + HELLO_EVERY);
+                let pause = if self.held.is_empty() {
+                    HELLO_EVERY
+                } else {
+                    Duration::from_secs(reply.interval_s.max(1).into())
+                };
+                self.hello_at = Some(now.mono + pause);
+                for text in reply.wanted.keys() {
+                    let key = hex::decode::<20>(text);
+                    ev.extend(key.map(AnnouncerEvent::Wanted));
+                }
                 if self.policy != reply.policy {
                     self.policy.clone_from(&reply.policy);
                     ev.push(AnnouncerEvent::Policy(reply.policy));

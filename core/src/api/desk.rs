@@ -11,6 +11,7 @@
 
 use super::line::{Line, Status};
 use super::request::{Ask, Refusal, parse_request};
+use super::shelf_line::ShelfAsk;
 use crate::command::{Command, Event, Reply};
 use crate::failure::FailureKind;
 use crate::http::{Answer, AnswerBody, IncomingRequest, ServerConnection};
@@ -39,6 +40,8 @@ pub enum Asked {
     Command { call: CallId, command: Command },
     /// Answered through [`Desk::on_status`].
     Status { call: CallId },
+    /// Answered through [`Desk::on_line`].
+    Shelf { call: CallId, ask: ShelfAsk },
 }
 
 #[derive(Debug)]
@@ -141,8 +144,23 @@ impl Desk {
         fx: &mut Effects,
         asked: &mut Vec<Asked>,
     ) {
-        let line = Line::Status(status);
-        self.answer(now, call, StatusCode::OK, &line, fx, asked);
+        self.on_line(now, call, &Line::Status(status), fx, asked);
+    }
+
+    /// One line that answers a call.
+    pub fn on_line(
+        &mut self,
+        now: Now,
+        call: CallId,
+        line: &Line,
+        fx: &mut Effects,
+        asked: &mut Vec<Asked>,
+    ) {
+        let status = match line {
+            Line::Failed(failed) => status_of(failed.failure.kind),
+            _ => StatusCode::OK,
+        };
+        self.answer(now, call, status, line, fx, asked);
     }
 
     /// Pass progress on to the caller it belongs to. Other events are not for callers.
@@ -239,6 +257,7 @@ impl Desk {
                 command: Command::Stop(job),
             },
             Ask::Status => Asked::Status { call },
+            Ask::Shelf(ask) => Asked::Shelf { call, ask },
         });
     }
 

@@ -4,6 +4,7 @@
 //! `Line::parse(line.render())` gives the line back. Tests: below, and `docs/json.md` is checked against it.
 
 use super::host_line::HostLine;
+use super::shelf_line::ShelfLine;
 use crate::command::{Event, Level, Progress, Reply, Report, Verified};
 use crate::content::Digest;
 use crate::failure::{Failure, FailureKind};
@@ -44,6 +45,7 @@ pub enum Line {
         problems: Vec<String>,
     },
     Status(Status),
+    Shelf(ShelfLine),
     Host(HostLine),
     Published(PublishedLine),
     DemoProgress(DemoProgressLine),

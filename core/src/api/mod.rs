@@ -5,6 +5,7 @@ mod host_line;
 mod line;
 mod name;
 mod request;
+mod shelf_line;
 mod text;
 
 pub use desk::{Asked, Desk};
@@ -16,9 +17,10 @@ pub use line::{
 };
 pub use name::{name_from_url, safe_name};
 pub use request::{
-    Ask, GET_TARGET, Refusal, SHARE_TARGET, STATUS_TARGET, STOP_TARGET, check_get, check_url,
-    get_body, parse_request, share_body,
+    Ask, GET_TARGET, Refusal, SHARE_TARGET, SHELF_TARGET, STATUS_TARGET, STOP_TARGET, check_get,
+    check_url, get_body, parse_request, share_body, shelf_body,
 };
+pub use shelf_line::{ShelfAsk, ShelfItemLine, ShelfLine};
 pub use text::summary;
 
 pub use crate::text::{Rate, Span, TextError, parse_duration, parse_rate, parse_size};

@@ -5,6 +5,7 @@
 //! [`get_body`] is read back as the same request. Schema: `docs/json.md`. Tests: below.
 
 use super::line::parse_sha256;
+use super::shelf_line::ShelfAsk;
 use crate::command::{GetRequest, ShareRequest};
 use crate::failure::{Failure, FailureKind};
 use crate::http::Url;
@@ -28,6 +29,7 @@ pub enum Ask {
     /// Stop the job of this call.
     Stop(CallId),
     Status,
+    Shelf(ShelfAsk),
 }
 
 /// A request that is not answered: the HTTP status and what to say.
@@ -41,20 +43,26 @@ pub const GET_TARGET: &str = "/v1/get";
 pub const SHARE_TARGET: &str = "/v1/share";
 pub const STATUS_TARGET: &str = "/v1/status";
 pub const STOP_TARGET: &str = "/v1/stop";
+pub const SHELF_TARGET: &str = "/v1/shelf";
+const SHELF_PIN_TARGET: &str = "/v1/shelf/pin";
+const SHELF_UNPIN_TARGET: &str = "/v1/shelf/unpin";
+const SHELF_REMOVE_TARGET: &str = "/v1/shelf/rm";
 
 /// # Errors
 /// 404 for an unknown target, 405 for the wrong method, 400 for a body that is not what the target takes.
 pub fn parse_request(method: &str, target: &str, body: &[u8]) -> Result<Ask, Refusal> {
     let path = target.split('?').next().unwrap_or(target);
     let expected = match path {
-        GET_TARGET | SHARE_TARGET | STOP_TARGET => "POST",
-        STATUS_TARGET => "GET",
+        GET_TARGET | SHARE_TARGET | STOP_TARGET | SHELF_PIN_TARGET | SHELF_UNPIN_TARGET
+        | SHELF_REMOVE_TARGET => "POST",
+        STATUS_TARGET | SHELF_TARGET => "GET",
         _ => {
             return Err(refuse(
                 404,
                 path,
                 "there is no such target",
-                "the targets are /v1/get, /v1/share, /v1/status and /v1/stop",
+                "the targets are /v1/get, /v1/share, /v1/status, /v1/stop, /v1/shelf, /v1/shelf/pin, \
+                 /v1/shelf/unpin and /v1/shelf/rm",
             ));
         }
     };
@@ -76,8 +84,28 @@ pub fn parse_request(method: &str, target: &str, body: &[u8]) -> Result<Ask, Ref
         STOP_TARGET => from_json::<StopBody>(body)
             .map(|stop| Ask::Stop(CallId(stop.call)))
             .map_err(bad),
+        SHELF_TARGET => Ok(Ask::Shelf(ShelfAsk::List)),
+        SHELF_PIN_TARGET => parse_content(body, ShelfAsk::Pin).map_err(bad),
+        SHELF_UNPIN_TARGET => parse_content(body, ShelfAsk::Unpin).map_err(bad),
+        SHELF_REMOVE_TARGET => parse_content(body, ShelfAsk::Remove).map_err(bad),
         _ => Ok(Ask::Status),
     }
+}
+
+fn parse_content(body: &[u8], ask: impl Fn(String) -> ShelfAsk) -> Result<Ask, Failure> {
+    from_json::<ContentBody>(body).map(|body| Ask::Shelf(ask(body.content)))
+}
+
+/// Target and body of what changes the shelf; `None`: nothing is changed.
+pub fn shelf_body(ask: &ShelfAsk) -> Option<(&'static str, String)> {
+    let (target, content) = match ask {
+        ShelfAsk::List => return None,
+        ShelfAsk::Pin(content) => (SHELF_PIN_TARGET, content),
+        ShelfAsk::Unpin(content) => (SHELF_UNPIN_TARGET, content),
+        ShelfAsk::Remove(content) => (SHELF_REMOVE_TARGET, content),
+    };
+    let content = content.clone();
+    Some((target, to_json(&ContentBody { content })))
 }
 
 /// The body of `POST /v1/get`.
@@ -157,6 +185,13 @@ struct GetBody {
 struct ShareBody {
     metainfo: String,
     path: String,
+}
+
+/// A name, or the beginning of a root.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContentBody {
+    content: String,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -22,7 +22,8 @@ use crate::command::Level;
 use crate::content::{Digest, InfoHash};
 use crate::http::{Answer, IncomingRequest, Url};
 use crate::limits::{
-    ANNOUNCE_REQUEST_MAX, PEERS_PER_ANSWER_MAX, SWARMS_LISTED_MAX, URLS_PER_CONTENT_MAX,
+    ANNOUNCE_REQUEST_MAX, HELD_PER_ANNOUNCE_MAX, PEERS_PER_ANSWER_MAX, SWARMS_LISTED_MAX,
+    URLS_PER_CONTENT_MAX,
 };
 use crate::machine::Effects;
 use crate::rng::Rng;
@@ -143,6 +144,7 @@ impl Desk {
             message.scope,
             message.group,
         ));
+        let wanted = self.wanted(&message.held);
         let mut swarms = Vec::with_capacity(message.swarms.len());
         for swarm in message.swarms {
             let key = swarm.info_hash.truncated();
@@ -173,9 +175,22 @@ impl Desk {
                 interval_s: whole_seconds(self.interval),
                 min_interval_s: whole_seconds(self.min_interval),
                 policy: self.policy.clone(),
+                wanted,
                 swarms,
             },
         ))
+    }
+
+    /// Those of these contents that somebody is downloading.
+    fn wanted(&self, held: &[String]) -> BTreeMap<String, u32> {
+        let held = held.iter().take(HELD_PER_ANNOUNCE_MAX);
+        let counted = held.filter_map(|text| {
+            let key = hex::decode::<20>(text)?;
+            Some((text.clone(), self.counts(key).downloaders))
+        });
+        counted
+            .filter(|(_, downloaders)| *downloaders > 0)
+            .collect()
     }
 
     /// Note what one device says of one swarm, and whom it is told about.

@@ -8,7 +8,7 @@ use super::bases::Bases;
 use super::extents::Extents;
 use super::spec::{DiskSpec, PowerCut};
 use crate::ids::FileId;
-use crate::limits::SMALL_FILE_MAX;
+use crate::limits::{SHELF_FILES_MAX, SMALL_FILE_MAX};
 use crate::machine::{DiskDone, DiskError, DiskErrorKind, DiskOp, OpenHow};
 use crate::rng::Rng;
 use bytes::Bytes;
@@ -169,6 +169,8 @@ impl Disk {
             | DiskOp::Remove { .. }
             | DiskOp::Stat { .. }
             | DiskOp::Load { .. }
+            | DiskOp::Keep { .. }
+            | DiskOp::List { .. }
             | DiskOp::Replace { .. } => return None,
         };
         self.open.get(file).copied()
@@ -237,6 +239,8 @@ impl Disk {
             }
             DiskOp::Stat { path } => self.stat(&path),
             DiskOp::Load { path } => self.load(&path, rng),
+            DiskOp::Keep { from, to } => self.keep(&from, &to, unix_us),
+            DiskOp::List { path } => self.list(&path),
             DiskOp::Replace { path, bytes } => {
                 self.may_write(&path)?;
                 self.has_folder(&path)?;
@@ -414,6 +418,42 @@ impl Disk {
         node.stable = node.now.clone();
     }
 
+    fn len(&self, path: &str) -> u64 {
+        let node = self.names.get(path).and_then(|n| self.nodes.get(n));
+        node.map_or(0, |n| n.now.len)
+    }
+
+    fn keep(&mut self, from: &str, to: &str, unix_us: i64) -> Answer {
+        self.may_read(from)?;
+        self.may_write(to)?;
+        let Some(node) = self.names.get(from).and_then(|n| self.nodes.get(n)) else {
+            return fail(DiskErrorKind::NotFound);
+        };
+        let (now, len) = (node.now.clone(), node.now.len);
+        self.may_grow(len)?;
+        self.unlink(to);
+        let id = self.create(to);
+        let node = self.nodes.entry(id).or_default();
+        node.now = now;
+        node.stable = node.now.clone();
+        node.reserved = len;
+        node.modified_unix_us = unix_us;
+        self.used += len;
+        self.counters.written_bytes += len;
+        self.counters.syncs += 1;
+        Ok(DiskDone::Done)
+    }
+
+    fn list(&self, path: &str) -> Answer {
+        self.may_read(path)?;
+        let folder = std::format!("{}/", path.trim_end_matches('/'));
+        let below = self.names.range(folder.clone()..);
+        let names = below.map_while(|(name, _)| name.strip_prefix(&folder));
+        let files = names.filter(|name| !name.contains('/'));
+        let files = files.take(SHELF_FILES_MAX).map(String::from);
+        Ok(DiskDone::Names(files.collect()))
+    }
+
     fn create(&mut self, path: &str) -> u64 {
         self.last_node += 1;
         self.names.insert(path.into(), self.last_node);
@@ -543,15 +583,14 @@ pub(super) fn weight(op: &DiskOp, disk: &Disk) -> (u64, u64, bool) {
         DiskOp::Write { chunks, .. } => (0, chunks.iter().map(|c| c.len() as u64).sum(), false),
         DiskOp::Replace { bytes, .. } => (0, bytes.len() as u64, true),
         DiskOp::Sync { .. } => (0, 0, true),
-        DiskOp::Load { path } => {
-            let node = disk.names.get(path).and_then(|n| disk.nodes.get(n));
-            (node.map_or(0, |n| n.now.len), 0, false)
-        }
+        DiskOp::Load { path } => (disk.len(path), 0, false),
+        DiskOp::Keep { from, .. } => (disk.len(from), disk.len(from), true),
         DiskOp::Open { .. }
         | DiskOp::Allocate { .. }
         | DiskOp::Close { .. }
         | DiskOp::Rename { .. }
         | DiskOp::Remove { .. }
+        | DiskOp::List { .. }
         | DiskOp::Stat { .. } => (0, 0, false),
     }
 }

@@ -326,6 +326,28 @@ impl OpAsker {
             ("rename over", rename("b", true)),
             ("stat the old name", stat("a")),
             ("load the new", DiskOp::Load { path: path("b") }),
+            ("list nothing", DiskOp::List { path: path("kept") }),
+            (
+                "keep",
+                DiskOp::Keep {
+                    from: path("b"),
+                    to: path("kept/k"),
+                },
+            ),
+            ("list", DiskOp::List { path: path("kept") }),
+            (
+                "load the kept",
+                DiskOp::Load {
+                    path: path("kept/k"),
+                },
+            ),
+            (
+                "keep nothing",
+                DiskOp::Keep {
+                    from: path("z"),
+                    to: path("kept/z"),
+                },
+            ),
             ("remove", DiskOp::Remove { path: path("b") }),
             ("remove again", DiskOp::Remove { path: path("b") }),
         ];
@@ -363,6 +385,7 @@ impl OpAsker {
             Some(Ok(DiskDone::Opened { len, .. })) => format!("opened {len}"),
             Some(Ok(DiskDone::Found { is_dir: true, .. })) => String::from("folder"),
             Some(Ok(DiskDone::Found { len, .. })) => format!("found {len}"),
+            Some(Ok(DiskDone::Names(names))) => names.join(","),
             Some(Ok(DiskDone::Bytes(bytes))) => String::from_utf8_lossy(bytes).into_owned(),
             Some(Err(error)) => format!("{:?}", error.kind),
         }

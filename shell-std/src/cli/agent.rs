@@ -2,7 +2,7 @@
 
 use super::args::{AgentArgs, Global};
 use super::env;
-use super::home::Home;
+use super::home::{Home, utf8};
 use super::out::Out;
 use super::serve::{Bound, serve_knowing};
 use crate::facts::{Places, Watch};
@@ -19,12 +19,14 @@ pub(crate) fn agent<R: Runtime>(
 ) -> Result<(), Failure> {
     let home = Home::new(global.home.as_deref())?;
     home.check()?;
-    let config = env::agent_config(
+    let mut config = env::agent_config(
         args.coordinator.as_deref(),
         &args.peers,
         args.share,
         args.upload_limit,
     )?;
+    config.usage_file = Some(utf8(&home.as_ref().join("usage.json"))?);
+    config.shelf_dir = Some(utf8(&home.as_ref().join("shelf"))?);
     let mut options = Options::default();
     let socket = home.socket();
     let on = ListenOn::Unix(socket.clone());

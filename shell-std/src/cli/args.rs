@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Get(GetArgs),
     Publish(PublishArgs),
     Status(StatusArgs),
+    Shelf(ShelfArgs),
     Agent(AgentArgs),
     Coordinator(CoordinatorArgs),
     Origin(OriginArgs),
@@ -159,6 +160,42 @@ pub(crate) struct StatusArgs {
     /// Show instead what an agent sees of this host: networks, power, memory, disk
     #[arg(long)]
     pub(crate) host: bool,
+}
+
+/// Show what this home's agent keeps for peers, or say what is to stay or go
+///
+/// An agent that shares keeps what it has downloaded, within the settings of max_cache_age and max_cache_size, and
+/// offers a few of these contents at a time.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dovetail shelf ls
+  dovetail shelf pin image.iso
+  dovetail shelf rm 0f3a9c")]
+pub(crate) struct ShelfArgs {
+    #[command(subcommand)]
+    pub(crate) command: ShelfCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShelfCommand {
+    /// List what is kept: its root, length, place among the offered, expiry, what peers got of it
+    Ls,
+    /// Keep a content whatever its age, outside the quota
+    Pin {
+        /// Its name, or the beginning of its root
+        content: String,
+    },
+    /// Let it go in its turn
+    Unpin {
+        /// Its name, or the beginning of its root
+        content: String,
+    },
+    /// Remove a content now; files it was downloaded to stay
+    Rm {
+        /// Its name, or the beginning of its root
+        content: String,
+    },
 }
 
 /// Run this home's agent: downloads for local callers, and serves peers if told to share

@@ -37,6 +37,7 @@ pub(crate) fn agent_config(
         no_proxy,
         share,
         settings,
+        shelf_dir: None,
         usage_file: None,
         peers: self::peers(peers)?,
     })

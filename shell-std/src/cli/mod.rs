@@ -19,6 +19,7 @@ mod origin;
 mod get;
 mod publish;
 mod status;
+mod shelf;
 mod status_host;
 mod demo;
 
@@ -52,6 +53,7 @@ fn run<R: Runtime>(cli: &Cli, out: Out) -> Result<(), Failure> {
         Command::Publish(args) => publish::publish::<R>(args, global, out),
         Command::Status(args) if args.host => status_host::status_host(global, out),
         Command::Status(_) => status::status(global, out),
+        Command::Shelf(args) => shelf::shelf(args, global, out),
         Command::Agent(args) => agent::agent::<R>(args, global, out),
         Command::Coordinator(args) => coordinator::coordinator::<R>(args, out),
         Command::Origin(args) => origin::origin::<R>(args, out),

@@ -13,6 +13,18 @@ use std::fmt::Write as _;
 
 pub(crate) fn status(global: &Global, out: Out) -> Result<(), Failure> {
     let home = Home::new(global.home.as_deref())?;
+    match ask(&home, "GET", STATUS_TARGET, "")? {
+        Line::Status(status) => {
+            out.result(in_words(&status).trim_end(), &Line::Status(status));
+            Ok(())
+        }
+        Line::Failed(failed) => Err(failed.failure),
+        _ => Err(garbled("it is about something else".into())),
+    }
+}
+
+/// One question to this home's agent, and its answer of one line.
+pub(super) fn ask(home: &Home, method: &str, target: &str, body: &str) -> Result<Line, Failure> {
     let Some(stream) = home.agent() else {
         return Err(Failure::new(
             FailureKind::Unavailable,
@@ -21,24 +33,17 @@ pub(crate) fn status(global: &Global, out: Out) -> Result<(), Failure> {
         )
         .remedy("start one with `dovetail agent`, or name its folder with --home"));
     };
-    let garbled = |why: String| {
-        let what = "cannot read the agent's answer";
-        Failure::new(FailureKind::Unavailable, what, why)
-    };
-    let mut answer =
-        exchange::ask(stream, "GET", STATUS_TARGET, "").map_err(|e| garbled(words(&e)))?;
+    let mut answer = exchange::ask(stream, method, target, body).map_err(|e| garbled(words(&e)))?;
     let text = answer
         .line()
         .map_err(|e| garbled(words(&e)))?
         .unwrap_or_default();
-    match Line::parse(&text).map_err(|e| garbled(e.to_string()))? {
-        Line::Status(status) => {
-            out.result(in_words(&status).trim_end(), &Line::Status(status));
-            Ok(())
-        }
-        Line::Failed(failed) => Err(failed.failure),
-        _ => Err(garbled("it is about something else".into())),
-    }
+    Line::parse(&text).map_err(|e| garbled(e.to_string()))
+}
+
+pub(super) fn garbled(why: String) -> Failure {
+    let what = "cannot read the agent's answer";
+    Failure::new(FailureKind::Unavailable, what, why)
 }
 
 fn in_words(status: &Status) -> String {

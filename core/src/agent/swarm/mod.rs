@@ -555,6 +555,11 @@ impl Swarm {
         read.is_some()
     }
 
+    /// Some peer wants something of it.
+    pub(super) fn is_asked(&self) -> bool {
+        self.sessions.values().any(Session::they_want)
+    }
+
     pub(super) fn has_uploads(&self) -> bool {
         self.sessions.values().any(Session::has_uploads)
     }
