@@ -4,6 +4,7 @@ mod desk;
 mod host_line;
 mod line;
 mod name;
+mod setting_line;
 mod request;
 mod text;
 
@@ -19,6 +20,7 @@ pub use request::{
     Ask, GET_TARGET, Refusal, SHARE_TARGET, STATUS_TARGET, STOP_TARGET, check_get, check_url,
     get_body, parse_request, share_body,
 };
+pub use setting_line::{IgnoredLine, SettingLine};
 pub use text::summary;
 
 pub use crate::text::{Rate, Span, TextError, parse_duration, parse_rate, parse_size};

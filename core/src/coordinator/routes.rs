@@ -26,14 +26,14 @@ use crate::limits::{
 };
 use crate::machine::Effects;
 use crate::rng::Rng;
+use crate::settings::GroupPolicy;
 use crate::stats;
 use crate::time::{Mono, Now};
 use ::http::header::{self, HeaderName};
 use ::http::{Method, StatusCode};
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -45,7 +45,7 @@ use serde::de::DeserializeOwned;
 pub(super) struct Desk {
     interval: Duration,
     min_interval: Duration,
-    policy: BTreeMap<String, String>,
+    pub(super) policy: GroupPolicy,
     pub(super) registry: Registry,
     pub(super) records: Records,
     pub(super) identifier: Identifier,
@@ -136,6 +136,7 @@ impl Desk {
             .check()
             .map_err(|why| refusal(StatusCode::BAD_REQUEST, MALFORMED, &why.to_string(), ""))?;
         let seen = SocketAddr::new(from.ip(), message.port);
+        let policy = self.policy.of(message.group.as_deref());
         let device = Arc::new(Device::new(
             message.device,
             seen,
@@ -172,7 +173,7 @@ impl Desk {
             &AnnounceReply {
                 interval_s: whole_seconds(self.interval),
                 min_interval_s: whole_seconds(self.min_interval),
-                policy: self.policy.clone(),
+                policy,
                 swarms,
             },
         ))
