@@ -13,12 +13,14 @@ mod errand;
 mod hashing;
 mod bars;
 mod serve;
+mod settings;
 mod agent;
 mod coordinator;
 mod origin;
 mod get;
 mod publish;
 mod status;
+mod config;
 mod status_host;
 mod demo;
 
@@ -50,6 +52,7 @@ fn run<R: Runtime>(cli: &Cli, out: Out) -> Result<(), Failure> {
     match &cli.command {
         Command::Get(args) => get::get::<R>(args, global, out),
         Command::Publish(args) => publish::publish::<R>(args, global, out),
+        Command::Config(args) => config::config(args, global, out),
         Command::Status(args) if args.host => status_host::status_host(global, out),
         Command::Status(_) => status::status(global, out),
         Command::Agent(args) => agent::agent::<R>(args, global, out),
