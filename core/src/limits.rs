@@ -43,6 +43,9 @@ pub const METAINFO_URLS_MAX: usize = 64;
 /// Longest file name taken from a metainfo file, in bytes: what file systems allow.
 pub const NAME_LEN_MAX: usize = 255;
 
+/// A file of settings, bytes: a hundred times one that has everything in it.
+pub const SETTINGS_FILE_LEN_MAX: usize = 1024 * 1024;
+
 /// Most hashes asked for or given in one hash request (libtorrent answers up to this; BEP 52 wants 512).
 pub const HASHES_MAX: u32 = 8192;
 

@@ -21,6 +21,7 @@ use dovetail_core::ids::StreamId;
 use dovetail_core::machine::{Effects, Endpoint, Host, Input, Listener, Machine, Output};
 use dovetail_core::origin::{Origin, OriginConfig};
 use dovetail_core::rng::Rng;
+use dovetail_core::settings::{GroupPolicy, Provider, Source};
 use dovetail_core::sim::toys::Reader;
 use dovetail_core::sim::{HostId, HostSpec, Kill, LinkSpec, World, seeds};
 use dovetail_core::stats::SourceClass;
@@ -697,6 +698,67 @@ fn what_is_published_is_found_and_the_newest_counts() {
     let record = device.found().unwrap();
     assert_eq!(record.urls.len(), 2);
     assert_eq!(record.urls[0], elsewhere);
+}
+
+/// What a device was told of its coordinator's settings, in order.
+fn policies(world: &World, host: HostId) -> Vec<BTreeMap<String, String>> {
+    let events = is(world, host).events.iter();
+    events
+        .filter_map(|(_, event)| match event {
+            AnnouncerEvent::Policy(values) => Some(values.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_policy_reaches_devices_by_group_and_once_for_each_change() {
+    let source = |text: &str| Source {
+        place: "policy.toml".into(),
+        text: text.into(),
+    };
+    let values = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, text)| ((*name).into(), (*text).into()))
+            .collect()
+    };
+    let text = "DOMaxCacheAge = 60\n[group.lab]\nupload_slots = 9\n";
+    let mut world = World::new(31);
+    let config = CoordinatorConfig {
+        policy: GroupPolicy::read(&source(text)).unwrap(),
+        ..CoordinatorConfig::default()
+    };
+    let host = coordinator(&mut world, config);
+    let lab = device(&mut world, 1, |mut device| {
+        device.then(|announcer, now| announcer.set_scope(now, Scope::Group, Some("lab".into())));
+        device.joins(SEED)
+    });
+    let other = device(&mut world, 2, |device| device.joins(SEED));
+    world.run_for(SECOND * 100);
+    let for_all = values(&[("max_cache_age", "1min")]);
+    let for_lab = values(&[("max_cache_age", "1min"), ("upload_slots", "9")]);
+    assert_eq!(policies(&world, other), vec![for_all.clone()]);
+    assert_eq!(policies(&world, lab), vec![for_lab.clone()]);
+
+    let mut configure = |text: &str| {
+        let command = Command::Configure {
+            provider: Provider::GroupPolicy,
+            sources: vec![source(text)],
+        };
+        let call = world.command(host, command);
+        world.run_for(SECOND * 100);
+        match world.reply(call) {
+            Some(Reply::Configured(problems)) => problems.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(configure("upload_slots = 0\nupload_slotz = 1"), 2);
+    assert_eq!(configure("DOMaxCacheAge = 60\n"), 0);
+    assert_eq!(configure(""), 0);
+    let none = BTreeMap::new();
+    assert_eq!(policies(&world, other), [for_all.clone(), none.clone()]);
+    assert_eq!(policies(&world, lab), [for_lab, for_all, none]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The documents say what the code does: `docs/exit-codes.md` and `docs/json.md`.
+//! The documents say what the code does: `docs/exit-codes.md`, `docs/json.md` and `docs/settings.md`.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot set its scene must fail"
@@ -6,9 +6,11 @@
 
 use dovetail_core::api::{GET_TARGET, Line, SHARE_TARGET, STOP_TARGET, parse_request};
 use dovetail_core::failure::FailureKind;
+use dovetail_core::settings::{TABLE, markdown};
 use std::collections::BTreeSet;
 
 const EXIT_CODES: &str = include_str!("../../docs/exit-codes.md");
+const SETTINGS: &str = include_str!("../../docs/settings.md");
 const JSON: &str = include_str!("../../docs/json.md");
 
 const KINDS: [FailureKind; 8] = [
@@ -39,6 +41,19 @@ fn the_table_of_exit_codes_is_the_code() {
         (kind.exit_code().to_string(), name)
     }));
     assert_eq!(rows, expected);
+}
+
+/// `dovetail config --markdown > docs/settings.md` makes it so.
+#[test]
+fn the_page_of_settings_is_the_table() {
+    let page = markdown();
+    let different = SETTINGS.lines().zip(page.lines()).find(|(is, be)| is != be);
+    assert_eq!(different, None, "docs/settings.md is not fresh");
+    assert_eq!(SETTINGS, page, "docs/settings.md is not fresh");
+    assert!(TABLE.len() > 30);
+    for row in TABLE {
+        assert!(page.contains(&format!("\n### `{}`\n", row.name)));
+    }
 }
 
 #[test]

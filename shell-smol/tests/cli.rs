@@ -27,6 +27,7 @@ fn help_is_as_written_down() {
         "get",
         "publish",
         "status",
+        "config",
         "agent",
         "coordinator",
         "origin",

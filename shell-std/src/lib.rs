@@ -10,6 +10,7 @@
 pub mod host;
 pub mod dnssd;
 pub mod facts;
+pub mod watch;
 pub mod tls;
 pub mod net;
 pub mod disk;

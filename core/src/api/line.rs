@@ -4,6 +4,7 @@
 //! `Line::parse(line.render())` gives the line back. Tests: below, and `docs/json.md` is checked against it.
 
 use super::host_line::HostLine;
+use super::setting_line::SettingLine;
 use super::shelf_line::ShelfLine;
 use crate::command::{Event, Level, Progress, Reply, Report, Verified};
 use crate::content::Digest;
@@ -47,6 +48,7 @@ pub enum Line {
     Status(Status),
     Shelf(ShelfLine),
     Host(HostLine),
+    Setting(SettingLine),
     Published(PublishedLine),
     DemoProgress(DemoProgressLine),
     DemoDevice(DemoDeviceLine),

@@ -4,6 +4,7 @@ mod desk;
 mod host_line;
 mod line;
 mod name;
+mod setting_line;
 mod request;
 mod shelf_line;
 mod text;
@@ -20,6 +21,7 @@ pub use request::{
     Ask, GET_TARGET, Refusal, SHARE_TARGET, SHELF_TARGET, STATUS_TARGET, STOP_TARGET, check_get,
     check_url, get_body, parse_request, share_body, shelf_body,
 };
+pub use setting_line::{IgnoredLine, SettingLine};
 pub use shelf_line::{ShelfAsk, ShelfItemLine, ShelfLine};
 pub use text::summary;
 

@@ -25,7 +25,7 @@ mod routes_tests;
 
 pub use allow::{HostPattern, HostPatternError};
 
-use crate::command::{Command, Reply};
+use crate::command::{Command, Level, Reply};
 use crate::failure::{Failure, FailureKind};
 use crate::http::{Answer, AnswerBody, Proxies, ServerConnection};
 use crate::ids::{CallId, StreamId};
@@ -35,9 +35,10 @@ use crate::limits::{
 };
 use crate::machine::{CloseHow, Effects, Input, Listener, Machine, Output};
 use crate::rng::Rng;
+use crate::settings::{GroupPolicy, Problem, Provider, Source};
 use crate::time::{Deadline, Mono, Now};
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
+use alloc::string::ToString as _;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
@@ -55,8 +56,8 @@ pub struct CoordinatorConfig {
     pub min_interval: Duration,
     /// The way to origins.
     pub proxies: Proxies,
-    /// Settings for all agents, by the names of the settings table.
-    pub policy: BTreeMap<String, String>,
+    /// Settings for its agents. [`Command::Configure`] changes it.
+    pub policy: GroupPolicy,
 }
 
 impl Default for CoordinatorConfig {
@@ -66,7 +67,7 @@ impl Default for CoordinatorConfig {
             interval: Duration::from_secs(30),
             min_interval: Duration::from_secs(1),
             proxies: Proxies::none(),
-            policy: BTreeMap::new(),
+            policy: GroupPolicy::default(),
         }
     }
 }
@@ -260,8 +261,35 @@ impl Coordinator {
             Command::Shutdown => self.fx.reply(call, Reply::Stopped),
             Command::Get(_) => self.fx.reply(call, Reply::Got(Err(not_an_agent()))),
             Command::Share(_) => self.fx.reply(call, Reply::Shared(Err(not_an_agent()))),
+            Command::Configure {
+                provider: Provider::GroupPolicy,
+                sources,
+            } => {
+                let problems = self.on_policy(&sources);
+                self.fx.reply(call, Reply::Configured(problems));
+            }
             Command::Configure { .. } => self.fx.reply(call, Reply::Configured(Vec::new())),
             _ => {}
+        }
+    }
+
+    /// A new policy; one with mistakes changes nothing.
+    fn on_policy(&mut self, sources: &[Source]) -> Vec<Problem> {
+        let read = match sources.last() {
+            Some(source) => GroupPolicy::read(source),
+            None => Ok(GroupPolicy::default()),
+        };
+        match read {
+            Ok(policy) => {
+                self.desk.policy = policy;
+                Vec::new()
+            }
+            Err(problems) => {
+                for problem in &problems {
+                    self.fx.log(Level::Warn, problem.to_string());
+                }
+                problems
+            }
         }
     }
 

@@ -27,6 +27,7 @@ use crate::limits::{
 };
 use crate::machine::Effects;
 use crate::rng::Rng;
+use crate::settings::GroupPolicy;
 use crate::stats;
 use crate::time::{Mono, Now};
 use ::http::header::{self, HeaderName};
@@ -46,7 +47,7 @@ use serde::de::DeserializeOwned;
 pub(super) struct Desk {
     interval: Duration,
     min_interval: Duration,
-    policy: BTreeMap<String, String>,
+    pub(super) policy: GroupPolicy,
     pub(super) registry: Registry,
     pub(super) records: Records,
     pub(super) identifier: Identifier,
@@ -137,6 +138,7 @@ impl Desk {
             .check()
             .map_err(|why| refusal(StatusCode::BAD_REQUEST, MALFORMED, &why.to_string(), ""))?;
         let seen = SocketAddr::new(from.ip(), message.port);
+        let policy = self.policy.of(message.group.as_deref());
         let device = Arc::new(Device::new(
             message.device,
             seen,
@@ -174,7 +176,7 @@ impl Desk {
             &AnnounceReply {
                 interval_s: whole_seconds(self.interval),
                 min_interval_s: whole_seconds(self.min_interval),
-                policy: self.policy.clone(),
+                policy,
                 wanted,
                 swarms,
             },

@@ -192,6 +192,14 @@ impl Layers {
             .collect()
     }
 
+    /// Names and places of what a provider says.
+    pub(super) fn said_by(&self, provider: Provider) -> impl Iterator<Item = (&'static str, &str)> {
+        let layer = self.layers.get(&provider).into_iter();
+        layer
+            .flat_map(|layer| &layer.said)
+            .map(|said| (said.name, said.place.as_str()))
+    }
+
     /// Where a setting is locked, if it is.
     pub fn lock(&self, name: &str) -> Option<SetBy> {
         let mut locked = self.layers.values().flat_map(|layer| &layer.locked);
@@ -281,6 +289,10 @@ impl<'a> Reading<'a> {
                 let what = "only a file on this machine can have rules for networks".to_owned();
                 self.wrong(at(place, line), "network", what);
             }
+        }
+        for (name, line, _) in content.groups {
+            let what = "only a coordinator's policy has settings for groups".to_owned();
+            self.wrong(at(place, line), &format!("group.{name}"), what);
         }
     }
 
@@ -391,14 +403,14 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn at(place: &str, line: usize) -> String {
+pub(super) fn at(place: &str, line: usize) -> String {
     if line == 0 {
         return place.to_owned();
     }
     format!("{place}:{line}")
 }
 
-type Wrong = (Problem, Option<&'static Row>);
+pub(super) type Wrong = (Problem, Option<&'static Row>);
 
 fn check_from(provider: Provider, place: &str, item: &Item) -> Result<Said, Wrong> {
     match table::find(&item.key) {
@@ -416,7 +428,7 @@ fn check_from(provider: Provider, place: &str, item: &Item) -> Result<Said, Wron
 }
 
 /// The value in the words of the table, or what is wrong with it.
-fn check(place: &str, item: &Item) -> Result<Said, Wrong> {
+pub(super) fn check(place: &str, item: &Item) -> Result<Said, Wrong> {
     let wrong = |what: String, allowed: String| Problem {
         place: place.to_owned(),
         key: item.key.clone(),

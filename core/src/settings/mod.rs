@@ -11,18 +11,23 @@ mod table;
 mod problem;
 mod source;
 mod layers;
+mod typed;
 mod effective;
+mod policy;
 mod page;
+mod edit;
 #[cfg(test)]
 mod layers_tests;
 #[cfg(test)]
 mod table_tests;
 
+pub use edit::edit;
 pub use effective::{Effective, EffectiveRow, Ignored};
 pub use layers::{Layers, Provider, SetBy, Source};
 pub use page::{help, markdown};
-pub use problem::Problem;
-pub use table::{Row, TABLE, row};
+pub use policy::GroupPolicy;
+pub use problem::{Problem, unknown};
+pub use table::{Row, TABLE, find_row, row};
 
 pub use value::{
     CacheHostSource, DayHours, Encryption, Fallback, GroupIdSource, HoursLimit, Mode, NetworkRule,

@@ -53,7 +53,7 @@ impl From<Problem> for Failure {
 }
 
 /// What to say of a name that no setting has.
-pub(super) fn unknown(key: &str) -> String {
+pub fn unknown(key: &str) -> String {
     if let Some(instead) = given_up(key) {
         return format!("Windows has given this policy up; write {instead}");
     }
@@ -76,7 +76,7 @@ fn given_up(key: &str) -> Option<&'static str> {
 }
 
 /// A name at most a third of whose letters differ.
-fn nearest(key: &str) -> Option<&'static str> {
+pub(super) fn nearest(key: &str) -> Option<&'static str> {
     let names = TABLE
         .iter()
         .flat_map(|row| core::iter::once(row.name).chain(row.do_name));

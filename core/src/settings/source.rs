@@ -19,6 +19,8 @@ pub(super) struct Content {
     pub(super) locked: Option<(usize, Vec<Item>)>,
     /// The `[[network]]` tables, with their lines.
     pub(super) networks: Vec<(usize, Vec<Item>)>,
+    /// The `[group.NAME]` tables, with their lines; `None`: it is no table.
+    pub(super) groups: Vec<(String, usize, Option<Vec<Item>>)>,
 }
 
 /// One key and its value.
@@ -123,6 +125,18 @@ pub(super) fn from_toml(text: &str) -> Result<Content, Unreadable> {
                         _ => Vec::new(),
                     };
                     content.networks.push((at, inner));
+                }
+            }
+            ("group", DeValue::Table(groups)) => {
+                for (name, table) in groups {
+                    let at = line(text, name.span().start);
+                    let inner = match table.into_inner() {
+                        DeValue::Table(table) => Some(items(text, table)),
+                        _ => None,
+                    };
+                    content
+                        .groups
+                        .push((name.into_inner().into_owned(), at, inner));
                 }
             }
             (key, value) => content.plain.push(Item {

@@ -131,6 +131,11 @@ pub(super) fn find(key: &str) -> Option<(&'static Row, Spelling)> {
     })
 }
 
+/// The row of a name, ours or Delivery Optimization's.
+pub fn find_row(key: &str) -> Option<&'static Row> {
+    find(key).map(|(row, _)| row)
+}
+
 /// The row of our name.
 pub fn row(name: &str) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.name == name)

@@ -85,6 +85,7 @@ impl Folder {
         command
             .args(args)
             .env("DOVETAIL_HOME", self.0.join("home"))
+            .env("DOVETAIL_CONFIG_DIR", self.0.join("etc"))
             .current_dir(&self.0)
             .stdin(Stdio::null());
         command

@@ -1,10 +1,12 @@
 //! `agent`: the role that downloads for local callers and serves peers, until it is stopped.
 
 use super::args::{AgentArgs, Global};
-use super::env;
 use super::home::{Home, utf8};
 use super::out::Out;
 use super::serve::{Bound, serve_knowing};
+use super::settings::Files;
+use super::signals::Reload;
+use super::{env, settings};
 use crate::facts::{Places, Watch};
 use crate::{Handle, ListenOn, Options, Runtime};
 use dovetail_core::agent::Agent;
@@ -19,11 +21,15 @@ pub(crate) fn agent<R: Runtime>(
 ) -> Result<(), Failure> {
     let home = Home::new(global.home.as_deref())?;
     home.check()?;
+    let files = Files::of(&home);
+    let (layers, problems) = settings::load(&files, &args.settings.set)?;
+    settings::tell(&problems, out);
     let mut config = env::agent_config(
         args.coordinator.as_deref(),
         &args.peers,
         args.share,
         args.upload_limit,
+        layers,
     )?;
     config.usage_file = Some(utf8(&home.as_ref().join("usage.json"))?);
     config.shelf_dir = Some(utf8(&home.as_ref().join("shelf"))?);
@@ -37,7 +43,12 @@ pub(crate) fn agent<R: Runtime>(
     }
     let machine = Agent::new(config, env::seed()?)?;
     let socket = socket.display().to_string();
-    let watch = |handle: &Handle| watch(&home, handle);
+    let watch = |handle: &Handle| {
+        let files = settings::watch(files, handle, out);
+        let nudge = files.nudge();
+        let reload: Reload = Box::new(move || nudge.now());
+        ((watch(&home, handle), files), Some(reload))
+    };
     serve_knowing::<R, _>(machine, options, out, watch, |bound| {
         ready("agent", Some(&socket), bound)
     })

@@ -5,7 +5,7 @@
 use clap::{ArgAction, Args, Parser, Subcommand};
 use dovetail_core::api;
 use dovetail_core::coordinator::HostPattern;
-use dovetail_core::settings::Mode;
+use dovetail_core::settings::{self, Mode};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -51,6 +51,7 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     Status(StatusArgs),
     Shelf(ShelfArgs),
+    Config(ConfigArgs),
     Agent(AgentArgs),
     Coordinator(CoordinatorArgs),
     Origin(OriginArgs),
@@ -98,6 +99,8 @@ pub(crate) struct GetArgs {
     /// Receive at most this much, as in 20MB/s
     #[arg(long, help_heading = "How", value_name = "RATE", value_parser = rate)]
     pub(crate) limit: Option<u64>,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
     /// Do not hand the download to this home's running agent
     #[arg(long, help_heading = "How")]
     pub(crate) standalone: bool,
@@ -152,6 +155,66 @@ pub(crate) struct PublishArgs {
     /// URL of the coordinator to tell
     #[arg(long, value_name = "URL")]
     pub(crate) coordinator: Option<String>,
+}
+
+/// Settings of this one command.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct SettingArgs {
+    /// Set a setting for this run, as in max_cache_age=7d; may be repeated. `dovetail config --help` lists them
+    #[arg(long, help_heading = "How", value_name = "NAME=VALUE", action = ArgAction::Append)]
+    pub(crate) set: Vec<String>,
+}
+
+/// Show the settings, who set them, and what does not count; or change this home's
+///
+/// They come from files, the environment and the command line; docs/settings.md says from which, and what each is for.
+/// A running agent takes up what is set here within seconds.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = format!("{CONFIG_EXAMPLES}\n\n{}", settings::help())
+)]
+pub(crate) struct ConfigArgs {
+    /// Print the page that describes all settings
+    #[arg(long)]
+    pub(crate) markdown: bool,
+    /// Set a setting for this run, to see what would count
+    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append)]
+    pub(crate) set: Vec<String>,
+    #[command(subcommand)]
+    pub(crate) act: Option<ConfigAct>,
+}
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  dovetail config
+  dovetail config get max_cache_age
+  dovetail config set max_cache_age 7d
+  dovetail config unset max_cache_age";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAct {
+    /// Print the value in force
+    Get {
+        /// The setting, by our name or Delivery Optimization's
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Write a value into this home's dovetail.toml
+    Set {
+        /// The setting, by our name or Delivery Optimization's; under the latter, in its unit
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// The value, as in 7d, 20MB/s, true or "cache1, cache2"
+        #[arg(value_name = "VALUE", allow_hyphen_values = true)]
+        value: String,
+    },
+    /// Take a value out of this home's dovetail.toml
+    Unset {
+        /// The setting, by our name or Delivery Optimization's
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
 }
 
 /// Show what this home's agent is doing
@@ -222,6 +285,8 @@ pub(crate) struct AgentArgs {
     /// Send at most this much to all peers together, as in 20MB/s
     #[arg(long, value_name = "RATE", value_parser = rate, requires = "share")]
     pub(crate) upload_limit: Option<u64>,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
 }
 
 /// Run a coordinator: it knows what a file is and who has it
@@ -232,7 +297,8 @@ pub(crate) struct AgentArgs {
 #[command(after_help = "\
 Examples:
   dovetail coordinator
-  dovetail coordinator --listen 10.0.0.1:7681 --allow downloads.example.org")]
+  dovetail coordinator --listen 10.0.0.1:7681 --allow downloads.example.org
+  dovetail coordinator --policy /etc/dovetail/policy.toml")]
 pub(crate) struct CoordinatorArgs {
     /// Where agents reach it
     #[arg(long, value_name = "ADDR", default_value = COORDINATOR_DEFAULT)]
@@ -241,6 +307,9 @@ pub(crate) struct CoordinatorArgs {
     /// 10.0.0.5:8080; may be repeated
     #[arg(long = "allow", value_name = "HOST", action = ArgAction::Append)]
     pub(crate) allow: Vec<HostPattern>,
+    /// A file of settings for the agents that use it, and in [group.NAME] tables for those of a group
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
 }
 
 /// Serve a folder over HTTP, for trying things

@@ -2,24 +2,86 @@
 
 use super::args::CoordinatorArgs;
 use super::env;
+use super::home::absolute;
 use super::out::Out;
-use super::serve::{http_ready, serve};
-use crate::{ListenOn, Options, Runtime};
+use super::serve::{http_ready, serve_knowing};
+use super::settings::{self, CONFIGURE};
+use super::signals::Reload;
+use crate::watch::Watch;
+use crate::{Handle, ListenOn, Options, Runtime};
+use dovetail_core::command::Command;
 use dovetail_core::coordinator::{Coordinator, CoordinatorConfig};
-use dovetail_core::failure::Failure;
+use dovetail_core::failure::{Failure, FailureKind};
 use dovetail_core::machine::Listener;
+use dovetail_core::settings::{GroupPolicy, Problem, Provider, Source};
+use std::path::{Path, PathBuf};
 
 pub(crate) fn coordinator<R: Runtime>(args: &CoordinatorArgs, out: Out) -> Result<(), Failure> {
+    let policy_file = args.policy.as_deref().map(absolute).transpose()?;
     let config = CoordinatorConfig {
         allow: args.allow.clone(),
         proxies: env::proxies()?,
+        policy: match &policy_file {
+            Some(path) => first_policy(path, out)?,
+            None => GroupPolicy::default(),
+        },
         ..CoordinatorConfig::default()
     };
     let mut options = Options::default();
     let on = ListenOn::Tcp(args.listen);
     options.listen.push((Listener::Http, on));
     let machine = Coordinator::new(config, env::seed()?);
-    serve::<R>(machine, options, out, |bound| {
+    let watch = |handle: &Handle| match policy_file {
+        Some(path) => {
+            let watch = watch(path, handle, out);
+            let nudge = watch.nudge();
+            let reload: Reload = Box::new(move || nudge.now());
+            (Some(watch), Some(reload))
+        }
+        None => (None, None),
+    };
+    serve_knowing::<R, _>(machine, options, out, watch, |bound| {
         http_ready("coordinator", "agents", bound)
+    })
+}
+
+/// Without a policy that was asked for nothing begins; everything that is wrong is said.
+fn first_policy(path: &Path, out: Out) -> Result<GroupPolicy, Failure> {
+    let read = read(path).and_then(|source| GroupPolicy::read(&source));
+    read.map_err(|mut problems| {
+        let last = problems.pop();
+        settings::tell(&problems, out);
+        let why = last.map_or_else(String::new, |problem| problem.to_string());
+        let what = format!("cannot use the policy {}", path.display());
+        Failure::new(FailureKind::Usage, what, why)
+            .remedy("docs/settings.md describes all settings")
+    })
+}
+
+fn read(path: &Path) -> Result<Source, Vec<Problem>> {
+    match settings::read(path) {
+        Ok(Some(source)) => Ok(source),
+        Ok(None) => Err(vec![Problem {
+            place: path.display().to_string(),
+            key: String::new(),
+            what: "there is no such file".into(),
+            allowed: String::new(),
+        }]),
+        Err(problem) => Err(vec![problem]),
+    }
+}
+
+/// Give the machine the policy whenever it changes. While there is none to read, the old one stands.
+fn watch(path: PathBuf, handle: &Handle, out: Out) -> Watch {
+    let handle = handle.clone();
+    let file = path.clone();
+    let files = move || vec![file.clone()];
+    Watch::start(files, move || match read(&path) {
+        Ok(source) => {
+            let provider = Provider::GroupPolicy;
+            let sources = vec![source];
+            handle.send(CONFIGURE, Command::Configure { provider, sources });
+        }
+        Err(problems) => settings::tell(&problems, out),
     })
 }

@@ -19,12 +19,12 @@ pub(crate) fn agent_config(
     peers: &[String],
     share: bool,
     upload_limit: Option<u64>,
+    mut settings: Layers,
 ) -> Result<AgentConfig, Failure> {
     if let Some(url) = coordinator {
         check_url(url)?;
     }
     let [http_proxy, https_proxy, no_proxy] = proxy_variables(|name| std::env::var(name).ok());
-    let mut settings = Layers::default();
     if let Some(rate) = upload_limit {
         let text = format!("{rate}B/s");
         let provider = Provider::CommandLine;

@@ -8,7 +8,8 @@ use super::bars::Bars;
 use super::home::{Home, absolute, utf8};
 use super::out::Out;
 use super::serve::Watched;
-use super::{agent, env, errand, exchange, signals};
+use super::settings::Files;
+use super::{agent, env, errand, exchange, settings, signals};
 use crate::host::words;
 use crate::{ListenOn, Notice, Options, Runtime, channel};
 use bytes::Bytes;
@@ -204,17 +205,20 @@ fn remark_on_ignored(args: &GetArgs, out: Out) {
     let given = [
         ("--coordinator", args.coordinator.is_some()),
         ("--share", args.share),
+        ("--set", !args.settings.set.is_empty()),
     ];
-    let ignored: Vec<_> = given
+    let mut ignored: Vec<_> = given
         .into_iter()
         .filter_map(|(name, given)| given.then_some(name))
         .collect();
-    if !ignored.is_empty() {
-        out.remark(&format!(
-            "this home's agent does the download: its own settings count, not {} (see --standalone)",
-            ignored.join(" and ")
-        ));
-    }
+    let Some(last) = ignored.pop() else { return };
+    let names = match ignored.as_slice() {
+        [] => last.to_owned(),
+        others => format!("{} and {last}", others.join(", ")),
+    };
+    out.remark(&format!(
+        "this home's agent does the download: its own settings count, not {names} (see --standalone)"
+    ));
 }
 
 /// Hand the job to the running agent; it stops the job when we hang up.
@@ -275,7 +279,10 @@ fn alone<R: Runtime>(
     const STOP: CallId = CallId(2);
     const SHUTDOWN: CallId = CallId(3);
     check_sources(args, &request)?;
-    let config = env::agent_config(args.coordinator.as_deref(), &[], args.share, None)?;
+    let (layers, problems) = settings::load(&Files::of(home), &args.settings.set)?;
+    settings::tell(&problems, screen.out);
+    let coordinator = args.coordinator.as_deref();
+    let config = env::agent_config(coordinator, &[], args.share, None, layers)?;
     let output = request.output.clone();
     let mut options = Options::default();
     if args.share {

@@ -40,6 +40,11 @@ impl Home {
         self.0.join("run/agent.sock")
     }
 
+    /// What `config set` writes.
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.0.join("dovetail.toml")
+    }
+
     /// An agent can run here: its socket's path fits.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let socket = self.socket();

@@ -13,6 +13,7 @@ mod errand;
 mod hashing;
 mod bars;
 mod serve;
+mod settings;
 mod agent;
 mod coordinator;
 mod origin;
@@ -20,6 +21,7 @@ mod get;
 mod publish;
 mod status;
 mod shelf;
+mod config;
 mod status_host;
 mod demo;
 
@@ -51,6 +53,7 @@ fn run<R: Runtime>(cli: &Cli, out: Out) -> Result<(), Failure> {
     match &cli.command {
         Command::Get(args) => get::get::<R>(args, global, out),
         Command::Publish(args) => publish::publish::<R>(args, global, out),
+        Command::Config(args) => config::config(args, global, out),
         Command::Status(args) if args.host => status_host::status_host(global, out),
         Command::Status(_) => status::status(global, out),
         Command::Shelf(args) => shelf::shelf(args, global, out),

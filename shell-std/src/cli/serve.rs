@@ -3,7 +3,7 @@
 //! Decides: when everything listens, and the words for it. Tests: `shell-smol/tests/cli.rs`.
 
 use super::out::Out;
-use super::signals;
+use super::signals::{self, Reload};
 use crate::{Handle, Notice, Options, Runtime, channel};
 use dovetail_core::api::Line;
 use dovetail_core::command::{Command, Event, Reply};
@@ -77,22 +77,26 @@ pub(crate) fn serve<R: Runtime>(
     out: Out,
     ready: impl Fn(&Bound) -> (String, Line),
 ) -> Result<(), Failure> {
-    serve_knowing::<R, ()>(machine, options, out, |_| (), ready)
+    serve_knowing::<R, ()>(machine, options, out, |_| ((), None), ready)
 }
 
 /// The same for a role that must know something of its host: `watch` sees to it, for as long as what it gives
-/// lives.
+/// lives. It may also say what SIGHUP is to do.
 pub(crate) fn serve_knowing<R: Runtime, W>(
     machine: impl Machine,
     options: Options,
     out: Out,
-    watch: impl FnOnce(&Handle) -> W,
+    watch: impl FnOnce(&Handle) -> (W, Option<Reload>),
     ready: impl Fn(&Bound) -> (String, Line),
 ) -> Result<(), Failure> {
     const SHUTDOWN: CallId = CallId(1);
     let (handle, commands) = channel();
-    let watching = watch(&handle);
-    signals::on_stop(move || handle.send(SHUTDOWN, Command::Shutdown))?;
+    let (watching, reload) = watch(&handle);
+    let stop = move || handle.send(SHUTDOWN, Command::Shutdown);
+    match reload {
+        Some(reload) => signals::on_stop_or_reload(stop, reload)?,
+        None => signals::on_stop(stop)?,
+    }
     let watched = Watched::new(machine, &options, |bound: &Bound| {
         let (words, line) = ready(bound);
         out.result(&words, &line);

@@ -52,6 +52,8 @@ impl Part {
             .args(["--json", "--home", &utf8(folder)?])
             .args(["--die-with", &std::process::id().to_string()])
             .args(args)
+            // What this machine's settings forbid must not keep the demo from showing it.
+            .env("DOVETAIL_CONFIG_DIR", folder.join("no-settings"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).map_err(cannot)?)
