@@ -12,7 +12,9 @@ use crate::{Handle, ListenOn, Options, Runtime};
 use dovetail_core::agent::Agent;
 use dovetail_core::api::Line;
 use dovetail_core::failure::Failure;
+use dovetail_core::host::HostFacts;
 use dovetail_core::machine::Listener;
+use std::path::{Path, PathBuf};
 
 pub(crate) fn agent<R: Runtime>(
     args: &AgentArgs,
@@ -32,7 +34,11 @@ pub(crate) fn agent<R: Runtime>(
         layers,
     )?;
     config.usage_file = Some(utf8(&home.as_ref().join("usage.json"))?);
-    config.shelf_dir = Some(utf8(&home.as_ref().join("shelf"))?);
+    let shelf = home.as_ref().join("shelf");
+    config.shelf_dir = Some(utf8(&shelf)?);
+    let set = config.settings.effective(&HostFacts::default()).values;
+    let shelf = set.modify_cache_drive.map_or(shelf, PathBuf::from);
+    let looks_for_caches = set.cache_host_source.is_none();
     let mut options = Options::default();
     let socket = home.socket();
     let on = ListenOn::Unix(socket.clone());
@@ -47,7 +53,9 @@ pub(crate) fn agent<R: Runtime>(
         let files = settings::watch(files, handle, out);
         let nudge = files.nudge();
         let reload: Reload = Box::new(move || nudge.now());
-        ((watch(&home, handle), files), Some(reload))
+        let host = watch(&shelf, handle);
+        host.browse(looks_for_caches);
+        ((host, files), Some(reload))
     };
     serve_knowing::<R, _>(machine, options, out, watch, |bound| {
         ready("agent", Some(&socket), bound)
@@ -55,11 +63,9 @@ pub(crate) fn agent<R: Runtime>(
 }
 
 /// Tell the machine behind `handle` what this host is like: first of all, and whenever it changes.
-pub(crate) fn watch(home: &Home, handle: &Handle) -> Watch {
+pub(crate) fn watch(shelf: &Path, handle: &Handle) -> Watch {
     let handle = handle.clone();
-    Watch::start(Places::system(home.as_ref()), move |facts| {
-        handle.host(facts)
-    })
+    Watch::start(Places::system(shelf), move |facts| handle.host(facts))
 }
 
 /// What is said when the agent listens.

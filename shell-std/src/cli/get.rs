@@ -292,7 +292,7 @@ fn alone<R: Runtime>(
     let (handle, commands) = channel();
     let stop = handle.clone();
     signals::on_stop(move || stop.send(STOP, Command::Stop(GET)))?;
-    let watching = agent::watch(home, &handle);
+    let watching = agent::watch(home.as_ref(), &handle);
     handle.send(GET, Command::Get(request));
     let out = screen.out;
     let machine = Agent::new(config, env::seed()?)?;

@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(
             in_words(&shelf, 0),
             "/srv/shelf: 2 KiB of 4 KiB\n2 kept, 1 offered in 4 slots\n  \
-             0123456789ab  a.iso: 2 KiB, offered, expires in 2 h, 1 KiB sent\n  \
+             0123456789ab  a.iso: 2 KiB, offered, expires in 2 h 00 min, 1 KiB sent\n  \
              0123456789ab  b.iso: 2 KiB, waits for a slot, pinned, 1 KiB sent\n"
         );
         let empty = ShelfLine::default();
