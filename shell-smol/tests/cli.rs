@@ -498,7 +498,7 @@ fn the_running_agent_does_the_work_and_stops_with_its_caller() {
         Line::Status(status) => status.jobs,
         line => panic!("{line:?}"),
     };
-    let idle = "no coordinator\nno downloads\nno files offered\nno peers connected\n";
+    let idle = "no coordinator\nmode lan: download_mode = lan (built in)\nno downloads\nno files offered\nno peers connected\n";
     assert_eq!(folder.run(&["status"]).ok(), idle);
 
     // Interrupted.
