@@ -213,6 +213,38 @@ mod tests {
         );
     }
 
+    /// Whatever is cut out of a file: an error, or what was asked for; and reading it does not end anything.
+    #[test]
+    fn no_text_is_too_broken() {
+        use super::super::{GroupPolicy, Layers, Provider, Source};
+        let text = "# ä\nmax_cache_age = \"3d\" # ü\nDOMaxCacheSize = 0x1f\ncache_host = [\"a\", 'b']\n\
+                    hours_to_limit_background_download_bandwidth = {from = 8, to = 17, inside = 1, outside = 2}\n\
+                    [locked]\nupload_slots = 4\n[[network]]\non = \"10.0.0.0/8\"\nallow_metered = true\n\
+                    [group.\"ö\"]\nupload_slots = -1_0\n";
+        let bounds: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        let mut changed = 0;
+        for (n, from) in bounds.iter().enumerate() {
+            for to in bounds.iter().skip(n).take(12) {
+                let source = Source {
+                    place: "f".into(),
+                    text: format!("{}{}", &text[..*from], &text[*to..]),
+                };
+                for provider in [Provider::File, Provider::AdminConfig] {
+                    Layers::default().read(provider, core::slice::from_ref(&source));
+                }
+                _ = GroupPolicy::read(&source);
+                for (name, value) in [("max_cache_age", Some("7d")), ("cache_host", None)] {
+                    if let Ok(edited) = edited(&source.text, name, value) {
+                        changed += 1;
+                        let again = self::edited(&edited, name, value);
+                        assert_eq!(again, Ok(edited));
+                    }
+                }
+            }
+        }
+        assert!(changed > 1000, "{changed}");
+    }
+
     #[test]
     fn values_are_written_so_that_they_read_back() {
         for (value, want) in [

@@ -80,6 +80,7 @@ impl Layers {
         };
         let mut heard: Vec<(SetBy, &Said)> = Vec::new();
         let mut networks = Vec::new();
+        let mut networks_by = SetBy::BUILT_IN;
         for (provider, layer) in self.iter() {
             heard.extend(layer.said.iter().map(|said| (said.set_by(provider), said)));
             for rule in &layer.rules {
@@ -90,6 +91,10 @@ impl Layers {
                         (by, said)
                     }));
                 }
+                networks_by = SetBy {
+                    provider,
+                    place: rule.source.clone(),
+                };
                 let values = rule.said.iter();
                 networks.push(NetworkRule {
                     network: rule.network,
@@ -124,6 +129,9 @@ impl Layers {
                 }
             })
             .collect();
+        if let Some(row) = rows.iter_mut().find(|row| row.name == "network") {
+            row.set_by = networks_by;
+        }
         meaningless(&values, facts, &mut rows);
         Effective { values, rows }
     }

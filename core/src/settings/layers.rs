@@ -113,7 +113,7 @@ pub(super) struct Said {
 pub(super) struct Rule {
     pub(super) network: Subnet,
     pub(super) said: Vec<Said>,
-    source: String,
+    pub(super) source: String,
 }
 
 /// Keys of `admin-config.json` that are Microsoft's agent's own affair.

@@ -413,6 +413,13 @@ fn rules_for_networks_hold_where_the_host_is() {
     let away = layers.effective(&at("192.168.1.5"));
     assert_eq!(away.values.download_mode, Mode::Lan);
     assert_eq!(away.values.networks.len(), 2);
+    assert_eq!(
+        told(&away, "network"),
+        [
+            "on 10.8.0.0/16: download_mode = simple, max_upload_bandwidth = 100KiB/s; \
+             on 10.8.7.0/24: download_mode = bypass (set by /etc/d.toml)"
+        ]
+    );
     let vpn = layers.effective(&at("10.8.1.5"));
     assert_eq!(vpn.values.download_mode, Mode::Simple);
     assert_eq!(vpn.values.max_upload_bandwidth, 100 * 1024);

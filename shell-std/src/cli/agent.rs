@@ -24,7 +24,8 @@ pub(crate) fn agent<R: Runtime>(
     let home = Home::new(global.home.as_deref())?;
     home.check()?;
     let files = Files::of(&home);
-    let (layers, problems) = settings::load(&files, &args.settings.set)?;
+    let said = files.read();
+    let (layers, problems) = settings::load(&said, &args.set)?;
     settings::tell(&problems, out);
     let mut config = env::agent_config(
         args.coordinator.as_deref(),
@@ -50,7 +51,7 @@ pub(crate) fn agent<R: Runtime>(
     let machine = Agent::new(config, env::seed()?)?;
     let socket = socket.display().to_string();
     let watch = |handle: &Handle| {
-        let files = settings::watch(files, handle, out);
+        let files = settings::watch(files, said, handle, out);
         let nudge = files.nudge();
         let reload: Reload = Box::new(move || nudge.now());
         let host = watch(&shelf, handle);

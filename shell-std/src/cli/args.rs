@@ -99,8 +99,9 @@ pub(crate) struct GetArgs {
     /// Receive at most this much, as in 20MB/s
     #[arg(long, help_heading = "How", value_name = "RATE", value_parser = rate)]
     pub(crate) limit: Option<u64>,
-    #[command(flatten)]
-    pub(crate) settings: SettingArgs,
+    /// Set a setting for this run, as in max_cache_age=7d; may be repeated. `dovetail config --help` lists them
+    #[arg(long, help_heading = "How", value_name = "NAME=VALUE", action = ArgAction::Append)]
+    pub(crate) set: Vec<String>,
     /// Do not hand the download to this home's running agent
     #[arg(long, help_heading = "How")]
     pub(crate) standalone: bool,
@@ -155,14 +156,6 @@ pub(crate) struct PublishArgs {
     /// URL of the coordinator to tell
     #[arg(long, value_name = "URL")]
     pub(crate) coordinator: Option<String>,
-}
-
-/// Settings of this one command.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct SettingArgs {
-    /// Set a setting for this run, as in max_cache_age=7d; may be repeated. `dovetail config --help` lists them
-    #[arg(long, help_heading = "How", value_name = "NAME=VALUE", action = ArgAction::Append)]
-    pub(crate) set: Vec<String>,
 }
 
 /// Show the settings, who set them, and what does not count; or change this home's
@@ -285,8 +278,9 @@ pub(crate) struct AgentArgs {
     /// Send at most this much to all peers together, as in 20MB/s
     #[arg(long, value_name = "RATE", value_parser = rate, requires = "share")]
     pub(crate) upload_limit: Option<u64>,
-    #[command(flatten)]
-    pub(crate) settings: SettingArgs,
+    /// Set a setting for this run, as in max_cache_age=7d; may be repeated. `dovetail config --help` lists them
+    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append)]
+    pub(crate) set: Vec<String>,
 }
 
 /// Run a coordinator: it knows what a file is and who has it

@@ -26,7 +26,7 @@ pub(crate) fn config(args: &ConfigArgs, global: &Global, out: Out) -> Result<(),
     }
     let home = Home::new(global.home.as_deref())?;
     let files = Files::of(&home);
-    let (layers, problems) = settings::load(&files, &args.set)?;
+    let (layers, problems) = settings::load(&files.read(), &args.set)?;
     settings::tell(&problems, out);
     match &args.act {
         None => {
@@ -121,7 +121,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 
 /// Show what counts now, which somebody else may still decide.
 fn tell_effect(files: &Files, home: &Home, row: &Row, out: Out) -> Result<(), Failure> {
-    let (layers, _) = settings::load(files, &[])?;
+    let (layers, _) = settings::load(&files.read(), &[])?;
     if let Some(row) = settings::effective(&layers, home).row(row.name) {
         show(row, &row.in_words(), out);
     }

@@ -18,22 +18,21 @@ use std::path::{Path, PathBuf};
 
 pub(crate) fn coordinator<R: Runtime>(args: &CoordinatorArgs, out: Out) -> Result<(), Failure> {
     let policy_file = args.policy.as_deref().map(absolute).transpose()?;
+    let first = policy_file.as_deref().map(|path| first_policy(path, out));
+    let (source, policy) = first.transpose()?.unzip();
     let config = CoordinatorConfig {
         allow: args.allow.clone(),
         proxies: env::proxies()?,
-        policy: match &policy_file {
-            Some(path) => first_policy(path, out)?,
-            None => GroupPolicy::default(),
-        },
+        policy: policy.unwrap_or_default(),
         ..CoordinatorConfig::default()
     };
     let mut options = Options::default();
     let on = ListenOn::Tcp(args.listen);
     options.listen.push((Listener::Http, on));
     let machine = Coordinator::new(config, env::seed()?);
-    let watch = |handle: &Handle| match policy_file {
-        Some(path) => {
-            let watch = watch(path, handle, out);
+    let watch = |handle: &Handle| match policy_file.zip(source) {
+        Some((path, source)) => {
+            let watch = watch(path, source, handle, out);
             let nudge = watch.nudge();
             let reload: Reload = Box::new(move || nudge.now());
             (Some(watch), Some(reload))
@@ -46,9 +45,9 @@ pub(crate) fn coordinator<R: Runtime>(args: &CoordinatorArgs, out: Out) -> Resul
 }
 
 /// Without a policy that was asked for nothing begins; everything that is wrong is said.
-fn first_policy(path: &Path, out: Out) -> Result<GroupPolicy, Failure> {
-    let read = read(path).and_then(|source| GroupPolicy::read(&source));
-    read.map_err(|mut problems| {
+fn first_policy(path: &Path, out: Out) -> Result<(Source, GroupPolicy), Failure> {
+    let policy = |source| GroupPolicy::read(&source).map(|policy| (source, policy));
+    read(path).and_then(policy).map_err(|mut problems| {
         let last = problems.pop();
         settings::tell(&problems, out);
         let why = last.map_or_else(String::new, |problem| problem.to_string());
@@ -71,17 +70,21 @@ fn read(path: &Path) -> Result<Source, Vec<Problem>> {
     }
 }
 
-/// Give the machine the policy whenever it changes. While there is none to read, the old one stands.
-fn watch(path: PathBuf, handle: &Handle, out: Out) -> Watch {
+/// Give the machine, which has `known`, the policy whenever it changes. While there is none to read, the old one stands.
+fn watch(path: PathBuf, mut known: Source, handle: &Handle, out: Out) -> Watch {
     let handle = handle.clone();
     let file = path.clone();
     let files = move || vec![file.clone()];
-    Watch::start(files, move || match read(&path) {
+    let watch = Watch::start(files, move || match read(&path) {
+        Ok(source) if source == known => {}
         Ok(source) => {
+            known.clone_from(&source);
             let provider = Provider::GroupPolicy;
             let sources = vec![source];
             handle.send(CONFIGURE, Command::Configure { provider, sources });
         }
         Err(problems) => settings::tell(&problems, out),
-    })
+    });
+    watch.nudge().now();
+    watch
 }

@@ -205,7 +205,7 @@ fn remark_on_ignored(args: &GetArgs, out: Out) {
     let given = [
         ("--coordinator", args.coordinator.is_some()),
         ("--share", args.share),
-        ("--set", !args.settings.set.is_empty()),
+        ("--set", !args.set.is_empty()),
     ];
     let mut ignored: Vec<_> = given
         .into_iter()
@@ -279,7 +279,7 @@ fn alone<R: Runtime>(
     const STOP: CallId = CallId(2);
     const SHUTDOWN: CallId = CallId(3);
     check_sources(args, &request)?;
-    let (layers, problems) = settings::load(&Files::of(home), &args.settings.set)?;
+    let (layers, problems) = settings::load(&Files::of(home).read(), &args.set)?;
     settings::tell(&problems, screen.out);
     let coordinator = args.coordinator.as_deref();
     let config = env::agent_config(coordinator, &[], args.share, None, layers)?;

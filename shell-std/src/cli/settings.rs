@@ -20,6 +20,9 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+/// What each provider's files say, and which of them cannot be read.
+pub(crate) type Said = [(Provider, Vec<Source>, Vec<Problem>); 3];
+
 const SYSTEM_DIR: &str = "/etc/dovetail";
 const ADMIN_CONFIG: &str = "/etc/deliveryoptimization-agent/admin-config.json";
 
@@ -71,7 +74,7 @@ impl Files {
     }
 
     /// What the files say now, and which of them cannot be read.
-    pub(crate) fn read(&self) -> [(Provider, Vec<Source>, Vec<Problem>); 3] {
+    pub(crate) fn read(&self) -> Said {
         self.all().map(|(provider, paths)| {
             let (mut sources, mut problems) = (Vec::new(), Vec::new());
             for path in paths {
@@ -133,12 +136,12 @@ pub(crate) fn read(path: &Path) -> Result<Option<Source>, Problem> {
 ///
 /// # Errors
 /// If an option makes no sense: whoever typed it can mend it at once.
-pub(crate) fn load(files: &Files, options: &[String]) -> Result<(Layers, Vec<Problem>), Failure> {
+pub(crate) fn load(said: &Said, options: &[String]) -> Result<(Layers, Vec<Problem>), Failure> {
     let mut layers = Layers::default();
     let mut problems = Vec::new();
-    for (provider, sources, unreadable) in files.read() {
-        problems.extend(unreadable);
-        problems.extend(layers.read(provider, &sources));
+    for (provider, sources, unreadable) in said {
+        problems.extend(unreadable.iter().cloned());
+        problems.extend(layers.read(*provider, sources));
     }
     let variables = std::env::vars_os();
     // A setting is text; what is not, is none.
@@ -152,10 +155,10 @@ pub(crate) fn load(files: &Files, options: &[String]) -> Result<(Layers, Vec<Pro
     Ok((layers, problems))
 }
 
-/// Give the machine behind `handle` what the files say, whenever that changes. What it cannot use, it logs.
-pub(crate) fn watch(files: Files, handle: &Handle, out: Out) -> Watch {
+/// Give the machine behind `handle`, which knows `known`, what the files say, whenever that changes. What it cannot
+/// use, it logs.
+pub(crate) fn watch(files: Files, mut known: Said, handle: &Handle, out: Out) -> Watch {
     let handle = handle.clone();
-    let mut known = files.read();
     let paths = files.clone();
     let list = move || {
         paths
@@ -164,7 +167,7 @@ pub(crate) fn watch(files: Files, handle: &Handle, out: Out) -> Watch {
             .flat_map(|(_, paths)| paths)
             .collect()
     };
-    Watch::start(list, move || {
+    let watch = Watch::start(list, move || {
         let now = files.read();
         for ((provider, sources, unreadable), before) in now.iter().zip(&known) {
             // Without one of its files a provider would seem to have taken back what that one says.
@@ -176,7 +179,10 @@ pub(crate) fn watch(files: Files, handle: &Handle, out: Out) -> Watch {
             }
         }
         known = now;
-    })
+    });
+    // What has changed since `known` was read, nobody else would see.
+    watch.nudge().now();
+    watch
 }
 
 /// Nobody waits for the answer: the machine logs what is wrong.
