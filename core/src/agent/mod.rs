@@ -28,7 +28,7 @@ use crate::ids::{CallId, StreamId};
 use crate::job::{Job, JobConfig};
 use crate::limits::LOBBY_MAX;
 use crate::machine::{CloseHow, Effects, Input, Listener, Machine, Output};
-use crate::policy::Known;
+use crate::policy::{Known, Limits};
 use crate::rng::Rng;
 use crate::session::{Session, SessionEvent};
 use crate::settings::Layers;
@@ -168,6 +168,16 @@ impl Agent {
             last_owner: FIRST_SWARM,
             last_job: 0,
         })
+    }
+
+    /// The limits in force.
+    pub const fn limits(&self) -> &Limits {
+        &self.rules.limits
+    }
+
+    /// Contents that peers can have from here now.
+    pub fn offered(&self) -> usize {
+        self.by_hash.len()
     }
 
     // --- route

@@ -141,6 +141,8 @@ pub struct Job {
     claimants: BTreeMap<SourceId, Mono>,
     /// Peers hold what we lack and do not deliver enough, since then.
     short_since: Option<Mono>,
+    /// They deliver as much as is asked of them.
+    peers_suffice: bool,
     /// When to take the free seat at the origin.
     seat_at: Option<Mono>,
     stale: Stale,
@@ -221,6 +223,7 @@ impl Job {
             claimed: BTreeSet::new(),
             claimants: BTreeMap::new(),
             short_since: None,
+            peers_suffice: false,
             seat_at: None,
             stale: Stale::default(),
             sharing: false,

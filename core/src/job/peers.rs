@@ -303,8 +303,8 @@ impl Job {
             cap => self.class(a).min_peer_bytes_per_s.min(cap / 4),
         };
         let Some(picker) = &self.picker else { return };
-        let short =
-            self.tally.peer_rate.bytes_per_s(a.now.mono) < enough && picker.peers_hold_missing();
+        self.peers_suffice = self.tally.peer_rate.bytes_per_s(a.now.mono) >= enough;
+        let short = !self.peers_suffice && picker.peers_hold_missing();
         self.short_since = if short {
             self.short_since.or(Some(a.now.mono))
         } else {
@@ -336,6 +336,9 @@ impl Job {
                 .is_some_and(|since| since + patience <= now)
         {
             return Some(Reach::Any);
+        }
+        if self.peers_suffice && picker.has_seed() {
+            return None;
         }
         if self.web.is_fetching(now) {
             // More than enough took a seat at once: those with the highest ids leave theirs.

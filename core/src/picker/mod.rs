@@ -222,6 +222,11 @@ impl Picker {
             || self.free.iter().any(|(n, ..)| *n > 0)
     }
 
+    /// A peer that has everything is connected.
+    pub fn has_seed(&self) -> bool {
+        self.peers.values().any(|p| p.seed)
+    }
+
     // --- claims
 
     /// A neighbour says it is fetching this piece from a scarce source.

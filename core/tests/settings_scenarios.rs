@@ -1,0 +1,879 @@
+//! Every setting of the table changes what happens: a scenario each, run in virtual time with and without it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{FILE, MIB, URL, metainfo};
+use core::net::IpAddr;
+use core::time::Duration;
+use dovetail_core::agent::{Agent, AgentConfig};
+use dovetail_core::command::{Command, Event, GetRequest, Reply, Report, ShareRequest};
+use dovetail_core::content::Metainfo;
+use dovetail_core::coordinator::{Coordinator, CoordinatorConfig};
+use dovetail_core::host::{Battery, DiskSpace, HostFacts, Interface, LinkKind};
+use dovetail_core::machine::Listener;
+use dovetail_core::settings::{Layers, Provider, Source, TABLE};
+use dovetail_core::sim::origin::{Fault, FaultyOrigin, When};
+use dovetail_core::sim::{Call, HostId, HostSpec, World};
+use std::collections::BTreeSet;
+
+const S: Duration = Duration::from_secs(1);
+const LENGTH: u64 = 8 * MIB;
+const GB: u64 = 1_000_000_000;
+
+/// What a scenario is made of; everything else is as it is by default.
+struct Lab {
+    facts: HostFacts,
+    /// Settings besides the one that is tried.
+    base: &'static [(&'static str, &'static str)],
+    /// Where others are that have the file, and what they are set to.
+    seeds: &'static [&'static str],
+    seed_settings: &'static [(&'static str, &'static str)],
+    device: &'static str,
+    foreground: bool,
+    /// The device knows the URL alone; the coordinator knows what the file is.
+    by_url: bool,
+    /// The cache `c` answers 503.
+    cache_fails: bool,
+    /// Somebody there downloads it afterwards.
+    taker: Option<&'static str>,
+    downloads: usize,
+    /// Looked at so long after the last download has ended.
+    later: Duration,
+}
+
+const LAB: Lab = Lab {
+    facts: HostFacts {
+        interfaces: Vec::new(),
+        metered: None,
+        battery: None,
+        ram_bytes: None,
+        disk: None,
+        dns_suffix: None,
+        dhcp_group_id: None,
+        dhcp_cache_hosts: None,
+        found_caches: Vec::new(),
+    },
+    base: &[],
+    seeds: &[],
+    seed_settings: &[],
+    device: "10.0.1.1",
+    foreground: false,
+    by_url: false,
+    cache_fails: false,
+    taker: None,
+    downloads: 1,
+    later: Duration::ZERO,
+};
+
+fn peers() -> Lab {
+    Lab {
+        seeds: &["10.0.1.11", "10.0.1.12"],
+        ..LAB
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+struct Outcome {
+    report: Option<Report>,
+    failed: Option<String>,
+    elapsed: Duration,
+    /// When the origin and the cache were first asked.
+    origin_at: Option<Duration>,
+    cache_at: Option<Duration>,
+    waited: BTreeSet<String>,
+    /// Files in the shelf's folders, and what the device offers.
+    kept: usize,
+    kept_elsewhere: usize,
+    offered: usize,
+    taken: Option<Report>,
+}
+
+impl Outcome {
+    /// From where the bytes came, in words.
+    fn from(&self) -> String {
+        let Some(report) = &self.report else {
+            return self.failed.clone().unwrap_or_else(|| "waits".into());
+        };
+        sources(report)
+    }
+
+    fn taken(&self) -> String {
+        self.taken.as_ref().map_or("nothing".into(), sources)
+    }
+}
+
+fn sources(report: &Report) -> String {
+    let received = report.received;
+    let named = [
+        (received.origin, "origin"),
+        (received.cache, "cache"),
+        (received.lan + received.link_local, "lan"),
+        (received.group, "group"),
+        (received.internet, "internet"),
+    ];
+    let used = named.iter().filter(|(bytes, _)| *bytes > 0);
+    used.map(|(_, name)| *name).collect::<Vec<_>>().join("+")
+}
+
+fn layers(values: &[(&str, &str)]) -> Layers {
+    let mut layers = Layers::default();
+    for (name, value) in values {
+        if *name == "network" {
+            let text = format!("[[network]]\n{value}");
+            let place = "test.toml".into();
+            let problems = layers.read(Provider::File, &[Source { place, text }]);
+            assert!(problems.is_empty(), "{problems:?}");
+        } else {
+            layers.set(Provider::CommandLine, name, value).expect(name);
+        }
+    }
+    layers
+}
+
+struct Run {
+    world: World,
+    content: Bytes,
+}
+
+impl Run {
+    /// Contents differ by their names alone.
+    fn metainfo(&self, n: usize) -> Metainfo {
+        let name = if n == 0 {
+            "image.bin".into()
+        } else {
+            format!("image{n}.bin")
+        };
+        metainfo(&name, &self.content, &[URL])
+    }
+
+    fn agent(&mut self, name: &str, addr: &str, values: &[(&str, &str)]) -> HostId {
+        let config = AgentConfig {
+            coordinator: Some("http://coordinator".into()),
+            share: true,
+            shelf_dir: Some("/shelf".into()),
+            settings: layers(values),
+            ..AgentConfig::default()
+        };
+        let agent = Agent::new(config, self.world.seed_for(name)).unwrap();
+        let spec = HostSpec::at(addr).listen(Listener::Peers, 7680);
+        self.world.host(name, agent, spec)
+    }
+
+    fn request(&self, n: usize) -> GetRequest {
+        GetRequest {
+            metainfo: Some(self.metainfo(n).encode().into()),
+            output: format!("{FILE}{n}"),
+            ..GetRequest::default()
+        }
+    }
+
+    fn wait(&mut self, call: Call, limit: Duration) -> Option<Result<Report, String>> {
+        let done = |w: &World| w.reply(call).is_some();
+        let _ = self.world.run_until(done, limit);
+        match self.world.reply(call)? {
+            Reply::Got(Ok(report)) => Some(Ok(report.clone())),
+            Reply::Got(Err(failure)) => Some(Err(failure.to_string())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn first_request(&self, host: HostId, since: Duration) -> Option<Duration> {
+        let server = self.world.machine::<FaultyOrigin>(host);
+        let times = server
+            .requests
+            .iter()
+            .map(|seen| Duration::from_micros(seen.at.as_us()));
+        times.filter(|at| *at >= since).min().map(|at| at - since)
+    }
+}
+
+fn run(lab: &Lab, value: Option<(&str, &str)>) -> Outcome {
+    let mut world = World::new(1);
+    world.check_every = 50;
+    let content = world.content("image.bin", LENGTH as usize);
+    let mut server = |name: &str, addr: &str| {
+        let spec = HostSpec::at(addr).listen(Listener::Http, 80);
+        let server = FaultyOrigin::new(content.clone()).rate(4_000_000);
+        let host = world.host(name, server, spec);
+        world.name(name, host);
+        host
+    };
+    let (origin, cache) = (server("origin", "192.0.2.1"), server("c", "192.0.2.3"));
+    if lab.cache_fails {
+        let fault = Fault::Status {
+            status: 503,
+            retry_after_s: None,
+        };
+        world.with(cache, |cache: &mut FaultyOrigin| {
+            cache.add_fault(When::Always, fault)
+        });
+    }
+    let config = CoordinatorConfig {
+        allow: vec!["origin".parse().unwrap()],
+        ..CoordinatorConfig::default()
+    };
+    let spec = HostSpec::at("192.0.2.2").listen(Listener::Http, 80);
+    let coordinator = world.host("coordinator", Coordinator::new(config, [2; 32]), spec);
+    world.name("coordinator", coordinator);
+    let mut run = Run { world, content };
+    if lab.by_url {
+        // Somebody has asked before: the coordinator has had time to find out what the file is.
+        let other = run.agent("other", "192.0.2.9", &[]);
+        let call = run.world.command(other, Command::Get(by_url(0)));
+        run.wait(call, S * 60).unwrap().unwrap();
+        run.world.run_for(S * 20);
+    }
+    for (n, addr) in lab.seeds.iter().enumerate() {
+        let seed = run.agent(&format!("seed{n}"), addr, lab.seed_settings);
+        run.world.disk(seed).put(FILE, run.content.clone());
+        let share = ShareRequest {
+            metainfo: run.metainfo(0).encode().into(),
+            path: FILE.into(),
+        };
+        run.world.command(seed, Command::Share(share));
+    }
+    run.world.run_for(S * 3);
+    let mut values = lab.base.to_vec();
+    values.extend(value);
+    let device = run.agent("device", lab.device, &values);
+    run.world.host_facts(device, lab.facts.clone());
+    run.world.run_for(S);
+    let begun = run.world.now();
+    let calls: Vec<Call> = (0..lab.downloads)
+        .map(|n| {
+            let request = if lab.by_url {
+                by_url(n)
+            } else {
+                run.request(n)
+            };
+            let request = GetRequest {
+                foreground: lab.foreground,
+                ..request
+            };
+            run.world.command(device, Command::Get(request))
+        })
+        .collect();
+    let results: Vec<_> = calls.iter().map(|call| run.wait(*call, S * 180)).collect();
+    let elapsed = run.world.now() - begun;
+    let taken = lab.taker.and_then(|addr| {
+        run.world.run_for(S * 2);
+        let taker = run.agent("taker", addr, lab.seed_settings);
+        let request = GetRequest {
+            require_peers: true,
+            ..run.request(0)
+        };
+        let call = run.world.command(taker, Command::Get(request));
+        run.wait(call, S * 100)?.ok()
+    });
+    run.world.run_for(lab.later);
+    let waited = run
+        .world
+        .events(device)
+        .iter()
+        .filter_map(|event| match event {
+            Event::Progress { progress, .. } => progress.waiting.clone(),
+            _ => None,
+        });
+    let waited = waited.collect();
+    let under = |disk: &dovetail_core::sim::Disk, folder: &str| {
+        let paths = disk.paths().filter(|path| path.starts_with(folder));
+        paths.filter(|path| path.ends_with(".data")).count()
+    };
+    let disk = run.world.disk(device);
+    let (kept, kept_elsewhere) = (under(disk, "/shelf/"), under(disk, "/big/"));
+    let offered = run.world.machine::<Agent>(device).offered();
+    let last = results.into_iter().next_back().flatten();
+    Outcome {
+        report: last.clone().and_then(Result::ok),
+        failed: last.and_then(Result::err),
+        elapsed,
+        origin_at: run.first_request(origin, begun),
+        cache_at: run.first_request(cache, begun),
+        waited,
+        kept,
+        kept_elsewhere,
+        offered,
+        taken,
+    }
+}
+
+fn by_url(n: usize) -> GetRequest {
+    GetRequest {
+        urls: vec![URL.into()],
+        output: format!("{FILE}{n}"),
+        ..GetRequest::default()
+    }
+}
+
+/// One setting: what it is set to, and what is to be seen without and with it.
+struct Scenario {
+    setting: &'static str,
+    value: &'static str,
+    lab: Lab,
+    seen: fn(&Outcome) -> String,
+    without: &'static str,
+    with: &'static str,
+}
+
+fn from(outcome: &Outcome) -> String {
+    outcome.from()
+}
+
+fn taken(outcome: &Outcome) -> String {
+    outcome.taken()
+}
+
+fn kept(outcome: &Outcome) -> String {
+    outcome.kept.to_string()
+}
+
+fn waited(outcome: &Outcome) -> String {
+    outcome
+        .waited
+        .iter()
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// 8 MiB in 2 s is the line, at a tenth of 10 MB/s it takes 8 s.
+fn pace(outcome: &Outcome) -> String {
+    match outcome.elapsed.as_secs() {
+        0..=4 => "fast",
+        5..=30 => "slow",
+        _ => "stuck",
+    }
+    .into()
+}
+
+fn origin_at(outcome: &Outcome) -> String {
+    let at = outcome.origin_at.or(outcome.cache_at);
+    at.map_or("never".into(), |at| format!("after {} s", at.as_secs()))
+}
+
+fn subnet(text: &str, name: &str, link: LinkKind) -> Interface {
+    Interface {
+        name: name.into(),
+        link,
+        subnets: vec![text.parse().unwrap()],
+        default_route: true,
+        ..Interface::default()
+    }
+}
+
+fn on_lan() -> HostFacts {
+    HostFacts {
+        interfaces: vec![subnet("10.0.1.1/24", "eth0", LinkKind::Ethernet)],
+        ..HostFacts::default()
+    }
+}
+
+fn on_vpn() -> HostFacts {
+    let mut facts = on_lan();
+    facts
+        .interfaces
+        .push(subnet("10.8.0.2/24", "wg0", LinkKind::Wireguard));
+    facts
+}
+
+/// Kept once, looked at two minutes after.
+fn keeping() -> Lab {
+    Lab {
+        base: &[("min_file_size_to_cache", "0B")],
+        facts: HostFacts {
+            disk: Some(DiskSpace {
+                free_bytes: 10 * GB,
+                total_bytes: 50 * GB,
+            }),
+            ..HostFacts::default()
+        },
+        later: S * 120,
+        ..LAB
+    }
+}
+
+const SLOW_SEEDS: &[(&str, &str)] = &[("max_upload_bandwidth", "300KB/s")];
+
+fn scenarios() -> Vec<Scenario> {
+    let scenario = |setting, value, lab, seen, without, with| Scenario {
+        setting,
+        value,
+        lab,
+        seen,
+        without,
+        with,
+    };
+    let group_seeds = || Lab {
+        base: &[("download_mode", "group")],
+        seeds: &["10.0.1.11"],
+        seed_settings: &[("download_mode", "group"), ("group_id", "g")],
+        ..LAB
+    };
+    let line = || Lab {
+        base: &[("downlink_bandwidth", "10MB/s")],
+        ..LAB
+    };
+    let front = || Lab {
+        foreground: true,
+        ..line()
+    };
+    let giving = || Lab {
+        taker: Some("10.0.1.50"),
+        ..LAB
+    };
+    let cached = || Lab {
+        base: &[("cache_host", "c")],
+        ..LAB
+    };
+    vec![
+        scenario("download_mode", "http-only", peers(), from, "lan", "origin"),
+        scenario("group_id", "g", group_seeds(), from, "origin", "lan"),
+        scenario(
+            "group_id_source",
+            "dns-suffix",
+            Lab {
+                facts: HostFacts {
+                    dns_suffix: Some("g".into()),
+                    ..HostFacts::default()
+                },
+                ..group_seeds()
+            },
+            from,
+            "origin",
+            "lan",
+        ),
+        scenario(
+            "restrict_peer_selection_by",
+            "none",
+            Lab {
+                facts: on_lan(),
+                seeds: &["10.0.2.11"],
+                ..LAB
+            },
+            from,
+            "origin",
+            "lan",
+        ),
+        scenario(
+            "min_file_size_to_peer",
+            "1MB",
+            Lab {
+                by_url: true,
+                ..peers()
+            },
+            from,
+            "origin",
+            "lan",
+        ),
+        scenario(
+            "peer_encryption",
+            "required",
+            peers(),
+            from,
+            "lan",
+            "origin",
+        ),
+        scenario(
+            "delay_foreground_download_from_http",
+            "5s",
+            Lab {
+                seed_settings: SLOW_SEEDS,
+                foreground: true,
+                ..peers()
+            },
+            origin_at,
+            "after 1 s",
+            "after 5 s",
+        ),
+        scenario(
+            "delay_background_download_from_http",
+            "5s",
+            Lab {
+                seed_settings: SLOW_SEEDS,
+                ..peers()
+            },
+            origin_at,
+            "after 1 s",
+            "after 5 s",
+        ),
+        scenario(
+            "delay_includes_cache",
+            "true",
+            Lab {
+                seed_settings: SLOW_SEEDS,
+                base: &[
+                    ("delay_background_download_from_http", "5s"),
+                    ("cache_host", "c"),
+                ],
+                ..peers()
+            },
+            origin_at,
+            "after 1 s",
+            "after 5 s",
+        ),
+        scenario(
+            "min_background_qos",
+            "100MB/s",
+            Lab {
+                seed_settings: &[("max_upload_bandwidth", "5MB/s")],
+                ..peers()
+            },
+            from,
+            "lan",
+            "origin+lan",
+        ),
+        scenario(
+            "max_foreground_download_bandwidth",
+            "1MB/s",
+            front(),
+            pace,
+            "fast",
+            "slow",
+        ),
+        scenario(
+            "max_background_download_bandwidth",
+            "1MB/s",
+            line(),
+            pace,
+            "fast",
+            "slow",
+        ),
+        scenario(
+            "percentage_max_foreground_bandwidth",
+            "10%",
+            front(),
+            pace,
+            "fast",
+            "slow",
+        ),
+        scenario(
+            "percentage_max_background_bandwidth",
+            "10%",
+            line(),
+            pace,
+            "fast",
+            "slow",
+        ),
+        scenario(
+            "hours_to_limit_foreground_download_bandwidth",
+            "0-0 10% else 90%",
+            front(),
+            pace,
+            "fast",
+            "slow",
+        ),
+        scenario(
+            "hours_to_limit_background_download_bandwidth",
+            "0-0 10% else 90%",
+            line(),
+            pace,
+            "fast",
+            "slow",
+        ),
+        scenario(
+            "downlink_bandwidth",
+            "100MB/s",
+            Lab {
+                base: &[("percentage_max_background_bandwidth", "10%")],
+                ..LAB
+            },
+            pace,
+            "slow",
+            "fast",
+        ),
+        scenario(
+            "max_upload_bandwidth",
+            "10KB/s",
+            giving(),
+            taken,
+            "lan",
+            "nothing",
+        ),
+        scenario(
+            "monthly_upload_data_cap",
+            "1MB",
+            Lab {
+                base: &[("download_mode", "internet")],
+                seed_settings: &[("download_mode", "internet")],
+                device: "203.0.113.1",
+                taker: Some("198.51.100.1"),
+                ..LAB
+            },
+            taken,
+            "internet",
+            "nothing",
+        ),
+        scenario("upload_hours", "12-13", giving(), taken, "lan", "nothing"),
+        scenario(
+            "max_foreground_jobs",
+            "1",
+            Lab {
+                downloads: 2,
+                foreground: true,
+                ..LAB
+            },
+            waited,
+            "",
+            "1 other downloads go first (max_foreground_jobs)",
+        ),
+        scenario(
+            "max_background_jobs",
+            "1",
+            Lab {
+                downloads: 2,
+                ..LAB
+            },
+            waited,
+            "",
+            "1 other downloads go first (max_background_jobs)",
+        ),
+        scenario("max_cache_age", "60s", keeping(), kept, "1", "0"),
+        scenario(
+            "max_cache_size",
+            "1%",
+            Lab {
+                facts: HostFacts {
+                    disk: Some(DiskSpace {
+                        free_bytes: 400_000_000,
+                        total_bytes: GB,
+                    }),
+                    ..HostFacts::default()
+                },
+                base: &[
+                    ("min_file_size_to_cache", "0B"),
+                    ("min_disk_size_allowed_to_peer", "0B"),
+                ],
+                ..keeping()
+            },
+            kept,
+            "1",
+            "0",
+        ),
+        scenario("absolute_max_cache_size", "5MB", keeping(), kept, "1", "0"),
+        scenario(
+            "min_file_size_to_cache",
+            "1MB",
+            Lab {
+                base: &[],
+                ..keeping()
+            },
+            kept,
+            "0",
+            "1",
+        ),
+        scenario(
+            "modify_cache_drive",
+            "/big",
+            keeping(),
+            |outcome| format!("{} {}", outcome.kept, outcome.kept_elsewhere),
+            "1 0",
+            "0 1",
+        ),
+        scenario(
+            "upload_slots",
+            "1",
+            Lab {
+                downloads: 2,
+                ..keeping()
+            },
+            |outcome| outcome.offered.to_string(),
+            "2",
+            "1",
+        ),
+        scenario(
+            "min_ram_allowed_to_peer",
+            "1GB",
+            Lab {
+                facts: HostFacts {
+                    ram_bytes: Some(2 * GB),
+                    ..HostFacts::default()
+                },
+                ..peers()
+            },
+            from,
+            "origin",
+            "lan",
+        ),
+        scenario(
+            "min_disk_size_allowed_to_peer",
+            "5GB",
+            Lab {
+                facts: HostFacts {
+                    disk: Some(DiskSpace {
+                        free_bytes: GB,
+                        total_bytes: 10 * GB,
+                    }),
+                    ..HostFacts::default()
+                },
+                ..peers()
+            },
+            from,
+            "origin",
+            "lan",
+        ),
+        scenario(
+            "min_battery_percentage_allowed_to_upload",
+            "40%",
+            Lab {
+                facts: HostFacts {
+                    battery: Some(Battery {
+                        percent: 50,
+                        discharging: true,
+                    }),
+                    ..HostFacts::default()
+                },
+                ..giving()
+            },
+            taken,
+            "nothing",
+            "lan",
+        ),
+        scenario(
+            "allow_vpn_peer_caching",
+            "true",
+            Lab {
+                facts: on_vpn(),
+                ..peers()
+            },
+            from,
+            "origin",
+            "lan",
+        ),
+        scenario(
+            "vpn_keywords",
+            "corp",
+            Lab {
+                facts: HostFacts {
+                    interfaces: vec![
+                        subnet("10.0.1.1/24", "eth0", LinkKind::Ethernet),
+                        subnet("10.8.0.2/24", "corp0", LinkKind::Ethernet),
+                    ],
+                    ..HostFacts::default()
+                },
+                ..peers()
+            },
+            from,
+            "lan",
+            "origin",
+        ),
+        scenario(
+            "allow_metered",
+            "true",
+            Lab {
+                facts: HostFacts {
+                    metered: Some(true),
+                    ..HostFacts::default()
+                },
+                ..LAB
+            },
+            from,
+            "waits",
+            "origin",
+        ),
+        scenario("cache_host", "c", LAB, from, "origin", "cache"),
+        scenario(
+            "cache_host_source",
+            "dhcp",
+            Lab {
+                facts: HostFacts {
+                    dhcp_cache_hosts: Some("c".into()),
+                    ..HostFacts::default()
+                },
+                ..LAB
+            },
+            from,
+            "origin",
+            "cache",
+        ),
+        scenario(
+            "delay_cache_server_fallback_foreground",
+            "20s",
+            Lab {
+                foreground: true,
+                cache_fails: true,
+                ..cached()
+            },
+            origin_only_at,
+            "after 0 s",
+            "after 20 s",
+        ),
+        scenario(
+            "delay_cache_server_fallback_background",
+            "20s",
+            Lab {
+                cache_fails: true,
+                ..cached()
+            },
+            origin_only_at,
+            "after 0 s",
+            "after 20 s",
+        ),
+        scenario(
+            "disallow_cache_server_downloads_on_vpn",
+            "true",
+            Lab {
+                facts: on_vpn(),
+                ..cached()
+            },
+            from,
+            "cache",
+            "origin",
+        ),
+        scenario(
+            "network",
+            "on = \"10.0.1.0/24\"\ndownload_mode = \"http-only\"",
+            Lab {
+                facts: on_lan(),
+                ..peers()
+            },
+            from,
+            "lan",
+            "origin",
+        ),
+    ]
+}
+
+fn origin_only_at(outcome: &Outcome) -> String {
+    let at = outcome.origin_at;
+    at.map_or("never".into(), |at| format!("after {} s", at.as_secs()))
+}
+
+#[test]
+fn no_setting_is_parsed_and_ignored() {
+    let tried: BTreeSet<&str> = scenarios().iter().map(|s| s.setting).collect();
+    let all: BTreeSet<&str> = TABLE.iter().map(|row| row.name).collect();
+    let missing: Vec<_> = all.difference(&tried).collect();
+    assert!(
+        missing.is_empty(),
+        "settings without a scenario: {missing:?}"
+    );
+    let unknown: Vec<_> = tried.difference(&all).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
+fn each_setting_alone_changes_the_outcome() {
+    let mut wrong = Vec::new();
+    for scenario in scenarios() {
+        let addr: IpAddr = scenario.lab.device.parse().unwrap();
+        assert!(!addr.is_loopback());
+        let without = run(&scenario.lab, None);
+        let with = run(&scenario.lab, Some((scenario.setting, scenario.value)));
+        let seen = [(scenario.seen)(&without), (scenario.seen)(&with)];
+        if seen != [scenario.without, scenario.with] {
+            wrong.push(format!(
+                "{}: seen {seen:?}, expected {:?}\n  {without:?}\n  {with:?}",
+                scenario.setting,
+                [scenario.without, scenario.with]
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
