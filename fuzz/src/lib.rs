@@ -19,6 +19,7 @@ pub mod content;
 pub mod http;
 pub mod picker;
 pub mod session;
+pub mod settings;
 pub mod wire;
 
 /// A body: any bytes are legal input.
@@ -32,6 +33,7 @@ pub const BODIES: &[(&str, Body)] = &[
     ("metainfo", content::metainfo),
     ("merkle", content::merkle),
     ("http_head", http::heads),
+    ("settings", settings::texts),
     ("session_ops", session::ops),
     ("picker_ops", picker::ops),
 ];

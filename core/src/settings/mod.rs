@@ -7,6 +7,10 @@
 
 mod value;
 mod kind;
+mod number;
+mod choice;
+mod words;
+mod hours;
 mod table;
 mod problem;
 mod source;

@@ -2,14 +2,15 @@
 //!
 //! Decides: everything that is said about a setting anywhere; `docs/settings.md`, `dovetail config --help` and every
 //! error come from here. Its default is in [`Settings::default`]. Invariant: one row for each field of
-//! [`Settings`]. Tests: below.
+//! [`Settings`]. Tests: `table_tests.rs`.
 
 use super::Settings;
-use super::kind::{
-    Bounds, Count, DayWindow, Delay, Folder, Hosts, Hours, Kind, Maybe, Name, Networks, Notation,
-    One, Rate, Shape, Share, Size, Span, Switch, Unit, Words,
-};
+use super::choice::One;
+use super::hours::{DayWindow, Hours};
+use super::kind::{Bounds, Kind, Maybe, Networks, Notation, Shape, Unit};
+use super::number::{Count, Delay, Rate, Share, Size, Span, Switch};
 use super::value::{CacheHostSource, Encryption, GroupIdSource, Mode, Restrict};
+use super::words::{Folder, Hosts, Name, Words};
 use alloc::string::String;
 use core::fmt;
 
