@@ -29,6 +29,14 @@ impl Clock {
         }
     }
 
+    pub(super) fn set_zone(&mut self, utc_offset_s: i32) {
+        self.spec.utc_offset_s = utc_offset_s;
+    }
+
+    pub(super) fn set_offset(&mut self, offset_us: i64) {
+        self.spec.offset_us = offset_us;
+    }
+
     pub(super) fn now(&self, world_ns: u64) -> Now {
         Now {
             mono: Mono::from_us(self.own_us(world_ns.saturating_sub(self.start_ns))),

@@ -299,6 +299,20 @@ impl World {
         self.schedule_own(self.now_ns, What::Tell(at, input));
     }
 
+    /// Move a host into another time zone, as summer time does.
+    pub fn set_zone(&mut self, host: HostId, utc_offset_s: i32) {
+        let h = &mut self.hosts[host.0 as usize];
+        h.clock_spec.utc_offset_s = utc_offset_s;
+        h.clock.set_zone(utc_offset_s);
+    }
+
+    /// Set a host's wall clock so much off the true time.
+    pub fn set_wall_clock(&mut self, host: HostId, offset_us: i64) {
+        let h = &mut self.hosts[host.0 as usize];
+        h.clock_spec.offset_us = offset_us;
+        h.clock.set_offset(offset_us);
+    }
+
     /// Change a machine from outside (an origin's fault, say), once all that is due at this instant has
     /// happened; afterwards it is drained.
     ///
