@@ -484,6 +484,85 @@ fn what_ctrl_c_leaves_behind_is_resumed() {
 }
 
 #[test]
+fn what_was_downloaded_is_kept_listed_pinned_and_removed() {
+    let folder = Folder::new();
+    let bytes = folder.file("served/a", 3 * MIB);
+    let (_origin, url) = folder.origin(&[]);
+    let url = format!("{url}/a");
+    folder
+        .run(&["publish", "served/a", "--url", &url, "-o", "a.torrent"])
+        .ok();
+    refused(
+        &folder.run(&["shelf", "ls"]),
+        3,
+        "error: cannot ask the agent: none is running in DIR/home\n  \
+         tip: start one with `dovetail agent`, or name its folder with --home\n",
+    );
+    let mut args = vec!["agent", "--share", "--listen", "127.0.0.1:0"];
+    for setting in [
+        "min_file_size_to_cache=0B",
+        "min_ram_allowed_to_peer=0B",
+        "min_disk_size_allowed_to_peer=0B",
+    ] {
+        args.extend(["--set", setting]);
+    }
+    let mut agent = folder.start(&args);
+    agent.listening();
+    let get = ["get", "--metainfo", "a.torrent", "-o", "out"];
+    folder.run(&get).ok();
+    let shelf = || match folder.run(&["shelf", "ls", "--json"]).last_line() {
+        Line::Shelf(shelf) => shelf,
+        line => panic!("{line:?}"),
+    };
+    until(|| shelf().items.len() == 1);
+    let item = shelf().items.remove(0);
+    assert_eq!((item.name.as_str(), item.length), ("a", 3 << 20));
+    assert!(!item.pinned && item.expires_unix_us.is_some());
+    let pin = folder.run(&["shelf", "pin", &item.root[..8]]).ok();
+    assert_eq!(pin, "a stays, whatever its age\n");
+    let listed = folder.run(&["shelf", "ls"]).ok();
+    assert!(
+        listed.contains("a: 3 MiB, offered, pinned, 0 B sent"),
+        "{listed}"
+    );
+    refused(
+        &folder.run(&["shelf", "rm", "b"]),
+        2,
+        "error: there is no b on the shelf: neither a name nor the beginning of a root is that\n  \
+         tip: `dovetail shelf ls` shows what is there\n",
+    );
+    // It is still there after a restart, without its output.
+    agent.signal(Signal::TERM);
+    agent.end();
+    fs::remove_file(folder.path().join("out")).unwrap();
+    let mut agent = folder.start(&args);
+    agent.listening();
+    until(|| shelf().items.len() == 1);
+    assert!(shelf().items[0].pinned);
+    let kept = fs::read_dir(folder.path().join("home/shelf")).unwrap();
+    let mut kept = kept.map(|entry| entry.unwrap().path());
+    let data = kept
+        .find(|path| path.extension().is_some_and(|end| end == "data"))
+        .unwrap();
+    assert!(fs::read(&data).unwrap() == bytes);
+    assert_eq!(folder.run(&["shelf", "rm", "a"]).ok(), "a is gone\n");
+    let listed = folder.run(&["shelf", "ls"]).ok();
+    assert!(listed.ends_with("nothing is kept\n"), "{listed}");
+    until(|| !data.exists());
+}
+
+/// Something that another process does soon.
+fn until(is_so: impl Fn() -> bool) {
+    for _ in 0..400 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(25));
+    }
+    panic!("it did not come to it within ten seconds");
+}
+
+#[test]
 fn the_running_agent_does_the_work_and_stops_with_its_caller() {
     let folder = Folder::new();
     let bytes = folder.file("served/a", 8 * MIB);
