@@ -249,6 +249,8 @@ fn never_means_never() {
             "{text}"
         );
         assert_eq!(scene.seen(scene.origin), 0);
+        let took = scene.world.now();
+        assert!(took < Duration::from_secs(10), "{took:?}");
         // When the cache is well again, so is the next download.
         scene.server(scene.caches[0], FaultyOrigin::clear_faults);
         assert_eq!(scene.get().received.cache, LENGTH);

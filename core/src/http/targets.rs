@@ -326,8 +326,10 @@ impl Targets {
 
     /// Failures in a row of the most promising address.
     pub(crate) fn failures(&self) -> u32 {
+        let never = self.is_origin_barred();
         let alive = self.list.iter().filter(|target| !target.dead);
         alive
+            .filter(|target| !never || target.cache.is_some())
             .map(|target| target.failures)
             .min()
             .unwrap_or(u32::MAX)
@@ -355,9 +357,14 @@ impl Targets {
         Failure::new(FailureKind::Unavailable, what, whys.join(", "))
     }
 
+    /// The settings keep the origin out altogether.
+    fn is_origin_barred(&self) -> bool {
+        self.tiers.fallback == Fallback::Never && !self.tiers.caches.is_empty()
+    }
+
     /// What somebody can do about it, if the settings keep the origin out.
     pub(crate) fn remedy(&self) -> Option<&'static str> {
-        (self.tiers.fallback == Fallback::Never && !self.tiers.caches.is_empty()).then_some(
+        self.is_origin_barred().then_some(
             "the origin is not asked because the cache fallback delay is \"never\" \
              (delay_cache_server_fallback_foreground and _background)",
         )

@@ -41,10 +41,10 @@ http {{
 class Nginx:
     """With a `certificate` (of certs.py) it speaks HTTPS at `url`, and nothing else there."""
 
-    def __init__(self, server="", http="", certificate=None):
+    def __init__(self, server="", http="", certificate=None, name="nginx"):
         assert BINARY, "nginx is not installed"
-        self.dir = folder("nginx")
-        self.root = folder("nginx/root")
+        self.dir = folder(name)
+        self.root = folder(f"{name}/root")
         self.port = free_port()
         self.certificate = certificate
         self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"

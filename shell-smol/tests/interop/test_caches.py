@@ -1,0 +1,84 @@
+"""A real nginx as a cache server: Dovetail asks it by `cacheHostOrigin`, before the origin, and goes on without it."""
+
+from lab import MIB, Process, folder, get, get_fails, payload, same
+from nginx import Nginx, bytes_sent
+
+LENGTH = 24 * MIB + 77
+
+CACHE = """
+    location / {
+        proxy_cache files;
+        proxy_cache_key $arg_cacheHostOrigin$uri;
+        proxy_cache_valid 200 1h;
+        proxy_cache_lock on;
+        proxy_set_header Host $arg_cacheHostOrigin;
+        proxy_pass http://$arg_cacheHostOrigin$uri;
+        %s
+    }
+"""
+
+
+def cache(more=""):
+    """nginx as a cache of whatever it is asked for."""
+    path = folder("cache") / "files"
+    http = f"proxy_cache_path {path} keys_zone=files:1m;"
+    return Nginx(CACHE % more, http, name="cache")
+
+
+def served():
+    """An origin with one file: (nginx, URL, SHA-256)."""
+    origin = Nginx()
+    digest = payload(origin.root / "file.bin", LENGTH)
+    return origin, f"{origin.url}/file.bin", digest
+
+
+def asks(server, *more):
+    settings = [f"cache_host=127.0.0.1:{server.port}", *more]
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def test_four_devices_cost_the_origin_one_copy():
+    (origin, url, digest), server = served(), cache()
+    for n in range(4):
+        out = folder(f"out{n}") / "file.bin"
+        got = get(url, "--sha256", digest, "-o", out, *asks(server), home=f"device{n}")
+        same(out, digest)
+        assert got["received"]["cache"] == LENGTH and got["received"]["origin"] == 0, got
+    sent = bytes_sent(origin.asked("/file.bin"))
+    assert sent == LENGTH, f"{sent} bytes of the origin for {LENGTH}"
+    # What it has it gives with the origin gone.
+    origin.kill()
+    out = folder("last") / "file.bin"
+    got = get(url, "--sha256", digest, "-o", out, *asks(server), home="last")
+    same(out, digest)
+    assert got["received"]["cache"] == LENGTH, got
+
+
+def test_a_cache_that_dies_in_mid_download_is_left():
+    (_origin, url, digest), server = served(), cache("limit_rate 2m;")
+    out = folder("out") / "file.bin"
+    device = Process("get", url, "--sha256", digest, "-o", out, *asks(server), home="device")
+    moved = lambda line: line["received"]["cache"] >= MIB
+    device.wait_for("progress", where=moved)
+    server.kill()
+    assert device.end() == 0, device.error()
+    same(out, digest)
+    got = device.last("got")
+    assert got["received"]["cache"] >= MIB and got["received"]["origin"] > 0, got
+    # Started again, it serves the next download: bans are an agent's, not a machine's.
+    server.start()
+    out = folder("again") / "file.bin"
+    got = get(url, "--sha256", digest, "-o", out, *asks(server), home="again")
+    assert got["received"]["cache"] > 0, got
+
+
+def test_without_a_fallback_the_origin_is_never_asked():
+    (origin, url, digest), server = served(), cache()
+    server.kill()
+    never = asks(server, "delay_cache_server_fallback_foreground=never")
+    failed = get_fails(3, url, "--sha256", digest, "-o", folder("out") / "f", *never)
+    assert "delay_cache_server_fallback" in failed["remedy"], failed
+    assert f"127.0.0.1:{server.port}" in failed["why"], failed
+    assert not origin.requests(), origin.requests()
+
+
