@@ -499,13 +499,7 @@ fn what_was_downloaded_is_kept_listed_pinned_and_removed() {
          tip: start one with `dovetail agent`, or name its folder with --home\n",
     );
     let mut args = vec!["agent", "--share", "--listen", "127.0.0.1:0"];
-    for setting in [
-        "min_file_size_to_cache=0B",
-        "min_ram_allowed_to_peer=0B",
-        "min_disk_size_allowed_to_peer=0B",
-    ] {
-        args.extend(["--set", setting]);
-    }
+    args.extend(["--set", "min_file_size_to_cache=0B"]);
     let mut agent = folder.start(&args);
     agent.listening();
     let get = ["get", "--metainfo", "a.torrent", "-o", "out"];

@@ -86,6 +86,9 @@ impl Folder {
             .args(args)
             .env("DOVETAIL_HOME", self.0.join("home"))
             .env("DOVETAIL_CONFIG_DIR", self.0.join("etc"))
+            // Peers are met on small machines, too.
+            .env("DOVETAIL_MIN_RAM_ALLOWED_TO_PEER", "0B")
+            .env("DOVETAIL_MIN_DISK_SIZE_ALLOWED_TO_PEER", "0B")
             .current_dir(&self.0)
             .stdin(Stdio::null());
         command

@@ -38,6 +38,17 @@ pub(super) enum Heard {
     Stop,
 }
 
+/// For machines that are small, on battery, on a metered network or a VPN.
+const SETTINGS: [(&str, &str); 7] = [
+    ("DOVETAIL_DOWNLOAD_MODE", "lan"),
+    ("DOVETAIL_MIN_RAM_ALLOWED_TO_PEER", "0B"),
+    ("DOVETAIL_MIN_DISK_SIZE_ALLOWED_TO_PEER", "0B"),
+    ("DOVETAIL_MIN_FILE_SIZE_TO_PEER", "0B"),
+    ("DOVETAIL_MIN_BATTERY_PERCENTAGE_ALLOWED_TO_UPLOAD", "1%"),
+    ("DOVETAIL_ALLOW_VPN_PEER_CACHING", "true"),
+    ("DOVETAIL_ALLOW_METERED", "true"),
+];
+
 impl Part {
     /// Start this program with `args`, its log in `folder`.
     pub(super) fn start(name: &str, folder: &Path, args: &[&str]) -> Result<Self, Failure> {
@@ -52,8 +63,9 @@ impl Part {
             .args(["--json", "--home", &utf8(folder)?])
             .args(["--die-with", &std::process::id().to_string()])
             .args(args)
-            // What this machine's settings forbid must not keep the demo from showing it.
+            // What this machine or its settings forbid must not keep the demo from showing it.
             .env("DOVETAIL_CONFIG_DIR", folder.join("no-settings"))
+            .envs(SETTINGS)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).map_err(cannot)?)
