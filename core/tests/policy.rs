@@ -305,3 +305,47 @@ fn modes_may_change_under_a_download() {
     );
     fleet.check_outputs();
 }
+
+#[test]
+fn uploads_rest_and_go_on_by_themselves() {
+    let mut fleet = Fleet::new(4, 24 * MIB, 2_000_000);
+    let values = [("max_upload_bandwidth", "4MB/s"), ("upload_slots", "1")];
+    let seed = fleet.agent(AgentConfig {
+        settings: settings(&values),
+        ..Fleet::config()
+    });
+    fleet.share(seed);
+    fleet.world.run_for(S * 3);
+    let host = fleet.agent(Fleet::config());
+    let request = GetRequest {
+        require_peers: true,
+        ..fleet.request()
+    };
+    let call = fleet.get(host, request);
+    fleet.world.run_for(S * 2);
+    let received = |fleet: &Fleet| {
+        let mut events = fleet.world.events(host).iter().rev();
+        let last = events.find_map(|event| match event {
+            Event::Progress { progress, .. } => Some(progress.received.lan),
+            _ => None,
+        });
+        last.unwrap_or(0)
+    };
+    let on_battery = HostFacts {
+        battery: Some(Battery {
+            percent: 90,
+            discharging: true,
+        }),
+        ..HostFacts::default()
+    };
+    fleet.world.host_facts(seed, on_battery);
+    // What was read already still leaves.
+    fleet.world.run_for(S);
+    let before = received(&fleet);
+    assert!(before > 0);
+    fleet.world.run_for(S * 30);
+    assert_eq!(received(&fleet), before, "nothing on battery");
+    fleet.world.host_facts(seed, HostFacts::default());
+    fleet.finish(S * 20);
+    assert_eq!(fleet.result(call).unwrap().received.lan, 24 * MIB);
+}

@@ -24,6 +24,7 @@ mod peers;
 mod resume;
 mod storage;
 mod tally;
+mod terms;
 mod verify;
 mod web;
 
@@ -36,10 +37,10 @@ use crate::ids::{OpId, SourceId};
 use crate::limits::{PATIENCE, PEER_GRACE, PROGRESS_EVERY};
 use crate::machine::Effects;
 use crate::picker::Picker;
-use crate::policy::{ClassLimits, Limits, Reason};
+use crate::policy::{Limits, Reason};
 use crate::rng::Rng;
 use crate::session::Session;
-use crate::stats::{SourceClass, TokenBucket};
+use crate::stats::TokenBucket;
 use crate::time::{Deadline, Mono, Now};
 use crate::wire::PeerId;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -526,98 +527,6 @@ impl Job {
         self.web.allow_from(a.now.mono);
         if matches!(self.phase, Phase::Identifying { .. }) {
             self.probe(a);
-        }
-    }
-
-    // --- limits
-
-    pub(super) const fn class<'a>(&self, a: &Around<'a>) -> &'a ClassLimits {
-        a.limits.class(self.request.foreground)
-    }
-
-    const fn asker(&self, a: &Around<'_>) -> Asker {
-        Asker {
-            owner: a.owner,
-            foreground: self.request.foreground,
-        }
-    }
-
-    /// Bytes that may be ordered from such a source now.
-    pub(super) fn allowance(&mut self, from: SourceClass, a: &mut Around<'_>) -> u64 {
-        let asker = self.asker(a);
-        let own = self.limit.available(a.now.mono);
-        if own == 0 {
-            return 0;
-        }
-        own.min(a.down.available(a.now.mono, asker, from))
-    }
-
-    pub(super) fn pay(&mut self, from: SourceClass, bytes: u64, a: &mut Around<'_>) {
-        self.limit.take(bytes);
-        a.down.pay(self.asker(a), from, bytes);
-    }
-
-    pub(super) fn arrived(&mut self, source: SourceId, bytes: u64, a: &mut Around<'_>) {
-        self.tally.arrived(a.now.mono, source, bytes);
-        let class = self.tally.class(source);
-        a.down.arrived(a.now.mono, self.asker(a), class, bytes);
-    }
-
-    /// The lowest cap on this download; 0 is none.
-    pub(super) fn cap_bytes_per_s(&self, a: &Around<'_>) -> u64 {
-        let shared = a.down.cap_bytes_per_s(self.request.foreground);
-        let caps = [self.limit.rate(), shared];
-        caps.into_iter().filter(|cap| *cap > 0).min().unwrap_or(0)
-    }
-
-    /// Other sources may be able to take more work now.
-    pub const fn look_around(&mut self) {
-        self.stale.all = true;
-    }
-
-    /// Another download has found a cache wanting.
-    pub fn heed_ban(&mut self, ban: Ban) {
-        self.stale.web = true;
-        self.web.heed(ban);
-    }
-
-    /// Settings, facts or the hour have changed something.
-    pub fn on_limits(&mut self, a: &mut Around<'_>) {
-        self.stale.all = true;
-        self.retier(a);
-        self.heed_pause(a);
-    }
-
-    /// May peers be met for this download? Told when it is identified, and whenever the answer changes.
-    pub fn on_may_meet(&mut self, may_meet: bool, a: &mut Around<'_>) {
-        self.may_meet = may_meet && self.knows_peers;
-        if !self.may_meet {
-            self.web.allow_from(a.now.mono);
-        }
-        self.stale.all = true;
-        self.retier(a);
-    }
-
-    fn heed_pause(&mut self, a: &mut Around<'_>) {
-        let paused = self.class(a).paused.clone().filter(|_| !self.sharing);
-        if paused.is_some() == self.paused.is_some() {
-            return;
-        }
-        let text = match &paused {
-            Some(reason) => alloc::format!("{} waits: {reason}", self.request.output),
-            None => alloc::format!("{} goes on", self.request.output),
-        };
-        if !self.is_ended() {
-            a.ev.push(JobEvent::Log(Level::Info, text));
-        }
-        self.paused = paused;
-        self.last_progress = a.now.mono;
-        self.stale.all = true;
-        if self.paused.is_some() && !self.is_ended() {
-            self.drop_lanes(a);
-            for session in a.sessions.values_mut() {
-                session.set_interested(a.now.mono, false, a.fx);
-            }
         }
     }
 

@@ -30,10 +30,10 @@ pub(super) struct Web {
     rng: Rng,
     /// The caller wants peers only.
     forbidden: bool,
-    source: Option<WebSource>,
+    pub(super) source: Option<WebSource>,
     not_before: Option<Mono>,
     /// Peers are asked alone until then: the HTTP delay.
-    delayed_until: Mono,
+    pub(super) delayed_until: Mono,
     lanes: BTreeMap<Lane, Work>,
     /// Bytes taken in and not yet given back as credit: memory or the rate limit is used up.
     owed: VecDeque<(Lane, usize)>,
@@ -478,48 +478,6 @@ impl Job {
     pub(super) fn leave_web(&mut self, a: &mut Around<'_>) {
         self.drop_lanes(a);
         self.web.source = None;
-    }
-
-    /// Which caches may be asked, and when the origin.
-    pub(super) fn tiers(&mut self, a: &Around<'_>) -> Tiers {
-        let class = self.class(a);
-        let peers_first = self.may_meet && self.metainfo.is_some();
-        let delay = class.http_delay;
-        let until = if peers_first && !delay.is_zero() {
-            self.started + delay
-        } else {
-            Mono::ZERO
-        };
-        let no_caches = a.limits.caches.is_empty();
-        self.web.delayed_until = if class.delay_includes_cache || no_caches {
-            until
-        } else {
-            Mono::ZERO
-        };
-        Tiers {
-            caches: a.limits.caches.clone(),
-            fallback: class.cache_fallback,
-            since: self.started,
-            origin_from: until,
-            bans: a.bans.clone(),
-        }
-    }
-
-    /// Caches or times have changed.
-    pub(super) fn retier(&mut self, a: &mut Around<'_>) {
-        let tiers = self.tiers(a);
-        self.stale.web = true;
-        if self
-            .web
-            .source
-            .as_ref()
-            .is_some_and(|web| web.has_other_caches(&tiers))
-        {
-            self.drop_lanes(a);
-        }
-        if let Some(web) = &mut self.web.source {
-            web.set_tiers(tiers);
-        }
     }
 
     /// Without the origin there is nobody to hope for.
