@@ -591,7 +591,11 @@ fn scenarios() -> Vec<Scenario> {
         scenario(
             "max_upload_bandwidth",
             "10KB/s",
-            giving(),
+            // Without the cap of the month nothing else ever makes the agent look at its limits.
+            Lab {
+                base: &[("monthly_upload_data_cap", "0B")],
+                ..giving()
+            },
             taken,
             "lan",
             "nothing",

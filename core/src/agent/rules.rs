@@ -39,6 +39,8 @@ pub(super) struct Rules {
     skew_us: i64,
     utc_offset_s: i32,
     next_at: Option<Mono>,
+    /// The limits were told to those they bind.
+    applied: bool,
     /// Restrictions that were told.
     told: BTreeSet<String>,
 }
@@ -62,6 +64,7 @@ impl Rules {
             skew_us: 0,
             utc_offset_s: 0,
             next_at: None,
+            applied: false,
             told: BTreeSet::new(),
         }
     }
@@ -102,7 +105,7 @@ impl Rules {
         let skew_us = skew_us(now);
         let clocks = skew_us.abs_diff(self.skew_us) > CLOCK_JUMP_US
             || now.wall.utc_offset_s != self.utc_offset_s;
-        let due = self.next_at.is_some_and(|at| at <= now.mono);
+        let due = !self.applied || self.next_at.is_some_and(|at| at <= now.mono);
         let usage = self.usage_now(now);
         let cap = self.effective.values.monthly_upload_data_cap;
         let over = |usage: &Usage| cap > 0 && usage.internet_upload_bytes >= cap;
@@ -123,7 +126,7 @@ impl Rules {
             next_change: None,
             ..limits
         };
-        let is_other = new != self.limits;
+        let is_other = new != self.limits || !core::mem::replace(&mut self.applied, true);
         self.limits = new;
         is_other
     }
@@ -201,6 +204,7 @@ impl Agent {
         self.upload.set_rate(self.now.mono, rate);
         self.tell_restrictions();
         self.tell_announcer();
+        self.look_at_shelf();
         let owners: Vec<u64> = self.swarms.keys().copied().collect();
         for owner in owners {
             self.with_swarm(Some(owner), Swarm::on_limits);

@@ -133,12 +133,15 @@ impl Keeper {
 impl Agent {
     /// Something may be due on the shelf.
     pub(super) fn tend_shelf(&mut self) {
-        self.follow_folder();
         let now = self.now.mono;
-        let Some(keeper) = self.keeper.as_mut().filter(|k| k.look_at <= now) else {
+        if self.keeper.as_ref().is_none_or(|k| k.look_at > now) {
+            return;
+        }
+        self.follow_folder();
+        self.fx.owner = SHELF;
+        let Some(keeper) = &mut self.keeper else {
             return;
         };
-        self.fx.owner = SHELF;
         if !keeper.started {
             keeper.started = true;
             let path = keeper.dir.clone();
@@ -178,6 +181,13 @@ impl Agent {
             .collect();
         owners.into_iter().for_each(|owner| self.dismiss(owner));
         self.keeper = Some(Keeper::new(dir));
+    }
+
+    /// Limits have changed.
+    pub(super) fn look_at_shelf(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.look_at = self.now.mono;
+        }
     }
 
     fn note_demand(&mut self) {
