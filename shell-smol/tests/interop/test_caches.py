@@ -1,5 +1,9 @@
-"""A real nginx as a cache server: Dovetail asks it by `cacheHostOrigin`, before the origin, and goes on without it."""
+"""Cache servers, ours and a real nginx: asked by `cacheHostOrigin` before the origin, and gone on without."""
 
+import json
+import subprocess
+
+import lab
 from lab import MIB, Process, folder, get, get_fails, payload, same
 from nginx import Nginx, bytes_sent
 
@@ -23,6 +27,30 @@ def cache(more=""):
     path = folder("cache") / "files"
     http = f"proxy_cache_path {path} keys_zone=files:1m;"
     return Nginx(CACHE % more, http, name="cache")
+
+
+class Ours:
+    """`dovetail cache` for what this origin has."""
+
+    def __init__(self, origin):
+        self.allow = f"127.0.0.1:{origin.port}"
+        self.port = lab.free_port()
+        self.start()
+
+    def start(self):
+        at = f"127.0.0.1:{self.port}"
+        self.process = lab.start("cache", "--allow", self.allow, "--listen", at, home="cache")
+
+    def kill(self):
+        self.process.kill()
+
+    def health(self):
+        return json.loads(curl(f"http://127.0.0.1:{self.port}/.dovetail/health"))
+
+
+def curl(*args):
+    done = subprocess.run(["curl", "-sS", "--fail-with-body", *args], capture_output=True, check=True)
+    return done.stdout
 
 
 def served():
@@ -70,6 +98,48 @@ def test_a_cache_that_dies_in_mid_download_is_left():
     out = folder("again") / "file.bin"
     got = get(url, "--sha256", digest, "-o", out, *asks(server), home="again")
     assert got["received"]["cache"] > 0, got
+
+
+@lab.limit(90)
+def test_our_cache_killed_back_and_warm_without_an_origin():
+    origin, url, digest = served()
+    server = Ours(origin)
+    # Four devices at the same time, and the cache dies under them.
+    slow = ("--limit", "4MB/s")
+    outs = [folder(f"out{n}") / "file.bin" for n in range(4)]
+    devices = [
+        Process("get", url, "--sha256", digest, "-o", out, *slow, *asks(server), home=f"device{n}")
+        for n, out in enumerate(outs)
+    ]
+    for device in devices:
+        device.wait_for("progress", where=lambda line: line["received"]["cache"] >= MIB)
+    server.kill()
+    for device, out in zip(devices, outs):
+        assert device.end() == 0, device.error()
+        same(out, digest)
+        got = device.last("got")["received"]
+        assert got["cache"] >= MIB and got["origin"] > 0 and got["cache"] + got["origin"] == LENGTH, got
+    # It comes back with what it had, and asks the origin for the rest only.
+    before = bytes_sent(origin.asked("/file.bin"))
+    server.start()
+    for n in range(4, 8):
+        out = folder(f"out{n}") / "file.bin"
+        got = get(url, "--sha256", digest, "-o", out, *asks(server), home=f"device{n}")
+        same(out, digest)
+        assert got["received"]["cache"] == LENGTH, got
+    assert bytes_sent(origin.asked("/file.bin")) - before <= LENGTH
+    # With the origin gone what it has is still served, to others, too.
+    origin.kill()
+    out = folder("last") / "file.bin"
+    got = get(url, "--sha256", digest, "-o", out, *asks(server), home="last")
+    same(out, digest)
+    assert got["received"]["cache"] == LENGTH, got
+    host = url.split("/")[2]
+    part = curl("-r", "1000000-1999999", f"http://127.0.0.1:{server.port}/file.bin?cacheHostOrigin={host}")
+    assert part == out.read_bytes()[1_000_000:2_000_000]
+    assert part == curl("-r", "1000000-1999999", "-H", f"Host: {host}", f"http://127.0.0.1:{server.port}/file.bin")
+    health = server.health()
+    assert health["bytes_saved"] > 4 * LENGTH and health["hits"] >= 4, health
 
 
 def test_without_a_fallback_the_origin_is_never_asked():
