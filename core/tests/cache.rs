@@ -126,7 +126,12 @@ impl Scene {
     /// The whole file, which must be right.
     fn whole(&mut self, x_cache: &str) {
         let got = self.get("");
-        assert_eq!((got.status(), got.x_cache()), (200, x_cache), "{}", got.head);
+        assert_eq!(
+            (got.status(), got.x_cache()),
+            (200, x_cache),
+            "{}",
+            got.head
+        );
         assert!(got.body == self.content, "{} bytes", got.body.len());
     }
 
@@ -188,7 +193,11 @@ fn a_miss_then_hits() {
     let mut scene = Scene::new();
     scene.whole("MISS");
     let fetched = scene.served();
-    assert_eq!(fetched, LENGTH as u64 + 1, "one copy, and the byte of the probe");
+    assert_eq!(
+        fetched,
+        LENGTH as u64 + 1,
+        "one copy, and the byte of the probe"
+    );
     scene.whole("HIT");
     scene.whole("HIT");
     assert_eq!(scene.served(), fetched);
@@ -226,7 +235,10 @@ fn parts_are_served_and_only_their_slices_fetched() {
     let mut scene = Scene::new();
     let got = scene.get("Range: bytes=2097152-3145727\r\n");
     assert_eq!((got.status(), got.x_cache()), (206, "MISS"));
-    assert_eq!(got.field("content-range"), Some(&*format!("bytes 2097152-3145727/{LENGTH}")));
+    assert_eq!(
+        got.field("content-range"),
+        Some(&*format!("bytes 2097152-3145727/{LENGTH}"))
+    );
     assert!(got.body == scene.content[2 * MIB..3 * MIB]);
     assert_eq!(scene.served(), MIB as u64 + 1);
     let again = scene.get("Range: bytes=2100000-2100009\r\n");
@@ -238,7 +250,10 @@ fn parts_are_served_and_only_their_slices_fetched() {
     assert!(across.body == scene.content[1_048_570..2_097_161]);
     let past = scene.get(&format!("Range: bytes={LENGTH}-\r\n"));
     assert_eq!(past.status(), 416);
-    assert_eq!(past.field("content-range"), Some(&*format!("bytes */{LENGTH}")));
+    assert_eq!(
+        past.field("content-range"),
+        Some(&*format!("bytes */{LENGTH}"))
+    );
     let etag = got.field("etag").unwrap().to_owned();
     let unchanged = scene.get(&format!("If-None-Match: {etag}\r\n"));
     assert_eq!((unchanged.status(), unchanged.body.len()), (304, 0));
@@ -277,7 +292,10 @@ fn a_file_that_changed_is_another_object() {
     scene.whole("HIT");
     assert_eq!(scene.health()["objects"], 1);
     let disk = scene.world.disk(scene.cache);
-    assert_eq!(disk.paths().filter(|path| path.ends_with(".data")).count(), 1);
+    assert_eq!(
+        disk.paths().filter(|path| path.ends_with(".data")).count(),
+        1
+    );
 }
 
 #[test]
@@ -299,7 +317,12 @@ fn two_versions_are_never_mixed() {
     let newer = scene.world.content("newer", 12 * MIB);
     scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
         origin.change_after(3 * MIB as u64, newer.clone());
-        origin.add_fault(When::Requests(1..2), Fault::Truncate { after: 3 * MIB as u64 });
+        origin.add_fault(
+            When::Requests(1..2),
+            Fault::Truncate {
+                after: 3 * MIB as u64,
+            },
+        );
     });
     let got = scene.get("");
     assert_eq!(got.status(), 200);
@@ -321,7 +344,11 @@ fn hits_go_on_while_the_origin_is_down() {
     let other = scene.start("/other?cacheHostOrigin=origin", "");
     let other = scene.finish(other);
     assert_eq!(other.status(), 502);
-    assert!(String::from_utf8(other.body).unwrap().contains("http://origin/other"));
+    assert!(
+        String::from_utf8(other.body)
+            .unwrap()
+            .contains("http://origin/other")
+    );
 }
 
 #[test]
@@ -345,7 +372,11 @@ fn what_the_origin_refuses_is_passed_on_and_not_kept() {
     scene.refuse_with(404);
     let got = scene.get("");
     assert_eq!(got.status(), 404);
-    assert!(String::from_utf8(got.body).unwrap().contains("origin answered 404"));
+    assert!(
+        String::from_utf8(got.body)
+            .unwrap()
+            .contains("origin answered 404")
+    );
     assert_eq!(scene.health()["objects"], 0);
     scene.heal();
     scene.whole("MISS");
@@ -368,8 +399,16 @@ fn others_hosts_are_refused() {
         ("/f?cacheHostOrigin=origin.evil.net", "cache", 403),
         ("/f?cacheHostOrigin=u:p@origin", "cache", 400),
         ("/f?cacheHostOrigin=origin/x", "cache", 400),
-        ("/f?cacheHostOrigin=origin&cacheHostOrigin=evil.net", "cache", 400),
-        ("/f?cacheHostOrigin=origin&cacheHostOriginScheme=gopher", "cache", 400),
+        (
+            "/f?cacheHostOrigin=origin&cacheHostOrigin=evil.net",
+            "cache",
+            400,
+        ),
+        (
+            "/f?cacheHostOrigin=origin&cacheHostOriginScheme=gopher",
+            "cache",
+            400,
+        ),
         ("/f", "cache", 403),
         ("http://evil.net/f", "cache", 403),
     ] {
@@ -463,7 +502,10 @@ fn a_power_cut_at_any_moment_costs_no_wrong_byte() {
         scene.world.kill(client, Kill::Process);
         scene.restart(Kill::Power);
         let got = scene.get("");
-        assert!(got.status() == 200 && got.body == scene.content, "seed {seed}");
+        assert!(
+            got.status() == 200 && got.body == scene.content,
+            "seed {seed}"
+        );
         scene.whole("HIT");
     }
 }
@@ -490,7 +532,10 @@ fn a_damaged_slice_is_fetched_anew_and_said() {
     // A file cut short is as good as one with wrong bytes.
     scene.run(5);
     scene.world.kill(scene.cache, Kill::Process);
-    scene.world.disk(scene.cache).put(&path, scene.content.slice(..MIB));
+    scene
+        .world
+        .disk(scene.cache)
+        .put(&path, scene.content.slice(..MIB));
     let machine = Cache::new(scene.config.clone(), [7; 32]);
     scene.world.restart(scene.cache, machine);
     let got = scene.get("");

@@ -14,6 +14,7 @@ use crate::limits::{CACHE_ORIGIN_REST, CACHE_PROBES_MAX};
 use crate::machine::Input;
 use ::http::header::{self, HeaderName};
 use ::http::{Method, StatusCode};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use bytes::Bytes;
@@ -43,18 +44,18 @@ impl Cache {
     }
 
     /// The origin's address, or what is answered instead.
-    fn understand(&mut self, request: &IncomingRequest) -> Result<Url, Answer> {
+    fn understand(&mut self, request: &IncomingRequest) -> Result<Url, Box<Answer>> {
         if !matches!(request.method, Method::GET | Method::HEAD) {
-            return Err(Answer::method_not_allowed("GET, HEAD"));
+            return Err(Box::new(Answer::method_not_allowed("GET, HEAD")));
         }
         if let Some(own) = request.path().strip_prefix(OWN) {
-            return Err(self.own(own));
+            return Err(Box::new(self.own(own)));
         }
         let via = request.headers.get_all(header::VIA).iter();
         let mut via = via.filter_map(|field| field.to_str().ok());
         if via.any(|field| field.contains(&self.reach.via)) {
             let why = "the request has come through this cache already";
-            return Err(Answer::text(StatusCode::LOOP_DETECTED, why));
+            return Err(Box::new(Answer::text(StatusCode::LOOP_DETECTED, why)));
         }
         let target = request
             .uri
@@ -64,8 +65,8 @@ impl Cache {
         let host = host
             .or_else(|| request.header(header::HOST))
             .unwrap_or_default();
-        let asked =
-            origin_url(target, host).map_err(|why| Answer::text(StatusCode::BAD_REQUEST, why))?;
+        let asked = origin_url(target, host)
+            .map_err(|why| Box::new(Answer::text(StatusCode::BAD_REQUEST, why)))?;
         let mut url = asked.url;
         if !asked.scheme_said && self.https_origins.permits(&url) {
             let secure = format!("https://{}{}", url.authority(), url.target());
@@ -80,7 +81,7 @@ impl Cache {
             "{host} is not on this cache's list; whoever runs it can add it with --allow {host}"
         );
         self.orders.fx.log(Level::Debug, format!("refused {url}"));
-        Err(Answer::text(StatusCode::FORBIDDEN, text))
+        Err(Box::new(Answer::text(StatusCode::FORBIDDEN, text)))
     }
 
     fn own(&self, name: &str) -> Answer {
