@@ -635,3 +635,68 @@ fn clients_that_leave_stop_the_fill() {
     scene.whole("MISS");
     assert!(scene.served() < 66 * MIB as u64, "what was stored is used");
 }
+
+#[test]
+fn a_length_nobody_tells_is_refused_with_a_reason() {
+    for fault in [Fault::Chunked, Fault::NoLength] {
+        let mut scene = Scene::new();
+        scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+            origin.add_fault(When::Always, Fault::IgnoreRange);
+            origin.add_fault(When::Always, fault);
+        });
+        let got = scene.get("");
+        assert_eq!(got.status(), 502);
+        let text = String::from_utf8(got.body).unwrap();
+        assert!(text.contains("does not say how long"), "{text}");
+    }
+}
+
+#[test]
+fn without_validators_nothing_tells_that_it_is_the_same() {
+    let mut scene = Scene::new();
+    scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+        origin.add_fault(When::Always, Fault::NoValidators);
+    });
+    scene.whole("MISS");
+    scene.whole("HIT");
+    scene.run(601);
+    scene.whole("MISS");
+}
+
+#[test]
+fn a_slow_client_holds_nobody_back_and_costs_no_second_copy() {
+    let mut scene = Scene::with(2, 30 * MIB, config());
+    let to = Endpoint {
+        host: Host::Name("cache".into()),
+        port: 80,
+        tls: None,
+    };
+    let say = "GET /f?cacheHostOrigin=origin HTTP/1.1\r\nHost: cache\r\nConnection: close\r\n\r\n";
+    let every = Duration::from_millis(100);
+    let slow = Reader::new(to, Bytes::from(say), 256 * 1024, every);
+    let slow = scene.world.host("slow", slow, HostSpec::at("10.2.0.1"));
+    let before = scene.world.now();
+    let got = scene.get("");
+    assert!(got.body == scene.content);
+    assert!(scene.world.now() - before < Duration::from_secs(3));
+    let got = scene.finish(slow);
+    assert!(got.body == scene.content);
+    assert!(scene.world.now() - before > Duration::from_secs(10));
+    assert_eq!(scene.served(), 30 * MIB as u64 + 1);
+}
+
+#[test]
+fn an_origin_that_dies_in_the_middle_ends_the_answer_in_the_middle() {
+    let mut scene = Scene::with(2, 30 * MIB, config());
+    let client = scene.start("/f?cacheHostOrigin=origin", "");
+    scene.world.run_for(Duration::from_millis(300));
+    scene.world.kill(scene.origin, Kill::Process);
+    let got = scene.finish(client);
+    assert_eq!(got.status(), 200);
+    assert!(got.body.len() < scene.content.len());
+    assert!(got.body[..] == scene.content[..got.body.len()]);
+    // What is stored of it is still given away.
+    let part = scene.get("Range: bytes=0-99\r\n");
+    assert_eq!((part.status(), part.x_cache()), (206, "HIT"));
+    assert!(part.body == scene.content[..100]);
+}
