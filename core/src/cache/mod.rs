@@ -12,6 +12,7 @@
 //!
 //! Spec: RFC 9110, RFC 9111 in part; `docs/cache.md`. Tests: `core/tests/cache.rs`.
 
+mod answers;
 mod desk;
 mod fill;
 mod object;
@@ -19,32 +20,29 @@ mod orders;
 mod probe;
 mod record;
 mod report;
+mod slices;
 mod store;
+mod turns;
 mod visitor;
 
-use crate::command::{Command, Level, Reply};
+use crate::command::{Command, Reply};
 use crate::failure::{Failure, FailureKind};
-use crate::http::{Answer, Gate, HostPattern, Proxies};
-use crate::ids::{CallId, OpId, StreamId};
+use crate::http::{Gate, HostPattern, Proxies};
+use crate::ids::{CallId, StreamId};
 use crate::limits::CACHE_CONNECTIONS_MAX;
-use crate::machine::{
-    CloseHow, DiskDone, DiskError, DiskErrorKind, Input, Listener, Machine, Output,
-};
+use crate::machine::{CloseHow, Input, Listener, Machine, Output};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono, Now};
-use ::http::StatusCode;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
-use fill::Filling;
-use object::Told;
 use orders::{Doing, Id, Orders};
 use probe::{Probe, Reach};
 use report::Counters;
 use store::Store;
-use visitor::{Pumped, Visitor};
+use visitor::Visitor;
 
 /// What to cache, where, and how much of it.
 #[derive(Clone, Debug)]
@@ -214,121 +212,6 @@ impl Cache {
         }
     }
 
-    /// An answer about an object: tell it, and let everybody look.
-    fn with(&mut self, id: Id, act: impl FnOnce(&mut object::Object, &mut Orders) -> Option<Told>) {
-        let Some(object) = self.store.objects.get_mut(&id) else {
-            return;
-        };
-        object.ops = object.ops.saturating_sub(1);
-        let told = act(object, &mut self.orders);
-        self.eager.extend(object.readers.keys());
-        self.touched.insert(id);
-        if let Some(told) = told {
-            self.tell(id, &told);
-        }
-    }
-
-    fn tell(&mut self, id: Id, told: &Told) {
-        let Some(object) = self.store.objects.get(&id) else {
-            return;
-        };
-        let url = &object.url;
-        let text = match told {
-            Told::Damaged(slice) => {
-                self.counters.slices_damaged += 1;
-                format!("{url}: slice {slice} is damaged on the disk; it is fetched anew")
-            }
-            Told::NotStored(error) if self.told_full && error.kind == DiskErrorKind::Full => return,
-            Told::NotStored(error) => {
-                self.told_full |= error.kind == DiskErrorKind::Full;
-                let dir = &self.store.dir;
-                format!(
-                    "cannot store {url} in {dir}: {}; it is served without",
-                    error.text
-                )
-            }
-        };
-        self.orders.fx.log(Level::Warn, text);
-    }
-
-    fn disk(&mut self, op: OpId, done: Result<DiskDone, DiskError>) {
-        let now = self.now;
-        let dir = self.store.dir.clone();
-        match self.orders.answered(op) {
-            Some(Doing::List) => {
-                if let Some(error) = self.store.on_listed(done, &mut self.orders) {
-                    let text = format!("cannot list {dir}: {}", error.text);
-                    self.orders.fx.log(Level::Warn, text);
-                }
-            }
-            Some(Doing::Load { name }) => {
-                let id = self.next_id();
-                self.store.on_loaded(id, name, done, &mut self.orders);
-            }
-            Some(Doing::Open { object }) => self.with(object, |o, _| o.on_opened(&done)),
-            Some(Doing::Check { object, slice }) => {
-                self.with(object, |o, orders| {
-                    o.on_check_read(now, slice, done, orders)
-                });
-            }
-            Some(Doing::SliceWrite { object, slice }) => {
-                if done.as_ref().is_err_and(|e| e.kind == DiskErrorKind::Full) {
-                    self.store.evict_one(object, &mut self.orders);
-                } else {
-                    self.told_full = false;
-                }
-                self.with(object, |o, _| o.on_slice_written(now, slice, done));
-            }
-            Some(Doing::Sync { object, record }) => {
-                let is_durable = done.is_ok();
-                self.with(object, |o, orders| {
-                    o.on_synced(record, is_durable, &dir, orders);
-                    done.err().map(Told::NotStored)
-                });
-            }
-            Some(Doing::Record { object }) => self.with(object, |o, _| {
-                o.on_recorded();
-                done.err().map(Told::NotStored)
-            }),
-            Some(Doing::Read { object, stream }) => self.on_read(object, stream, op, done),
-            _ => {}
-        }
-        if self.store.is_ready {
-            self.asking.extend(
-                self.visitors
-                    .iter()
-                    .filter(|(_, v)| v.transfer.is_none())
-                    .map(|(s, _)| *s),
-            );
-        }
-    }
-
-    fn on_read(&mut self, id: Id, stream: StreamId, op: OpId, done: Result<DiskDone, DiskError>) {
-        let now = self.now;
-        let transfer = self
-            .visitors
-            .get_mut(&stream)
-            .and_then(|v| v.transfer.as_mut());
-        let transfer = transfer.filter(|transfer| transfer.reading == Some(op));
-        let mut told = None;
-        match (transfer, done) {
-            (Some(transfer), Ok(DiskDone::Bytes(bytes))) => transfer.on_read(bytes),
-            (Some(transfer), _) => {
-                transfer.reading = None;
-                told = Some(object::slice_of(transfer.left().start));
-            }
-            (None, _) => {}
-        }
-        if let Some(object) = self.store.objects.get_mut(&id) {
-            object.ops = object.ops.saturating_sub(1);
-            self.touched.insert(id);
-            self.eager.insert(stream);
-            if let Some(told) = told.and_then(|slice| object.on_damaged(now, slice)) {
-                self.tell(id, &told);
-            }
-        }
-    }
-
     fn tick(&mut self) {
         let now = self.now;
         for visitor in self.visitors.values_mut() {
@@ -366,168 +249,6 @@ impl Cache {
             object.readers.remove(&stream);
             self.touched.insert(id);
         }
-    }
-
-    /// Until nothing follows from anything.
-    fn settle(&mut self) {
-        loop {
-            if let Some(stream) = self.eager.pop_first() {
-                self.pump(stream);
-            } else if let Some(id) = self.touched.pop_first() {
-                self.turn(id);
-            } else if let Some(stream) = self.asking.pop_first() {
-                self.serve(stream);
-            } else {
-                break;
-            }
-        }
-        if let Some(call) = self.stopping
-            && self
-                .store
-                .objects
-                .values()
-                .all(|o| o.is_recorded() && o.ops == 0)
-        {
-            self.stopping = None;
-            self.orders.fx.reply(call, Reply::Stopped);
-        }
-    }
-
-    /// Move a client on.
-    fn pump(&mut self, stream: StreamId) {
-        let Some(visitor) = self.visitors.get_mut(&stream) else {
-            return;
-        };
-        let Some(id) = visitor
-            .transfer
-            .as_ref()
-            .and_then(|transfer| transfer.object)
-        else {
-            self.asking.insert(stream);
-            return;
-        };
-        let Some(object) = self.store.objects.get_mut(&id) else {
-            return;
-        };
-        let (pumped, handed) = visitor.pump(self.now, object, &mut self.orders);
-        self.counters.bytes_served += handed;
-        self.touched.insert(id);
-        match pumped {
-            Pumped::Done => {
-                self.part(stream, id);
-                self.asking.insert(stream);
-            }
-            Pumped::Blocked
-                if object.fill.rests(self.now.mono) || object.dead && !object.fill.is_active() =>
-            {
-                let why = self
-                    .why
-                    .get(&id)
-                    .map_or("the file has changed", String::as_str);
-                let answer = Answer::text(
-                    StatusCode::BAD_GATEWAY,
-                    format!("cannot fetch {}: {why}", object.url),
-                );
-                visitor.refuse(self.now, &answer, &mut self.orders.fx);
-                self.part(stream, id);
-                self.asking.insert(stream);
-            }
-            Pumped::Blocked | Pumped::Going => {
-                if let Some(transfer) = &visitor.transfer {
-                    object.readers.insert(stream, transfer.left().clone());
-                }
-            }
-        }
-    }
-
-    /// Whatever is due for an object.
-    fn turn(&mut self, id: Id) {
-        let now = self.now;
-        let Some(object) = self.store.objects.get_mut(&id) else {
-            return;
-        };
-        let (filling, received) = object.take_up(now, &mut self.orders);
-        self.counters.bytes_from_origin += received;
-        if received > 0 || filling != Filling::Going {
-            self.eager.extend(object.readers.keys());
-        }
-        match filling {
-            Filling::Going => {}
-            Filling::Changed => return self.on_changed(id),
-            Filling::Failed(why) => {
-                let text = format!("{}: {why}", object.url);
-                self.orders.fx.log(Level::Warn, text);
-                self.why.insert(id, why);
-            }
-        }
-        if !object.is_opening() {
-            for slice in core::mem::take(&mut object.sealed) {
-                self.store_slice(id, slice);
-            }
-        }
-        let Some(object) = self.store.objects.get_mut(&id) else {
-            return;
-        };
-        if self.eager.is_empty() {
-            object.go_on(now, &self.reach, &mut self.rng, &mut self.orders);
-            if object.has_news() {
-                self.touched.insert(id);
-            }
-        } else {
-            // Clients first: what they need next tells what to ask for.
-            self.touched.insert(id);
-            return;
-        }
-        object.trim();
-        let at_once = object.readers.is_empty() || self.stopping.is_some();
-        object.record_soon(now, at_once, &self.store.dir, &mut self.orders);
-        object.close(&mut self.orders);
-        if object.is_idle() {
-            self.why.remove(&id);
-        }
-        self.store.sweep(id, &mut self.orders);
-    }
-
-    fn store_slice(&mut self, id: Id, slice: u32) {
-        let Some(object) = self.store.objects.get(&id) else {
-            return;
-        };
-        let (len, keeps) = (object.slice_len(slice), object.keeps && !object.dead);
-        let fits = keeps && self.store.make_room(len, id, &mut self.orders);
-        if let Some(object) = self.store.objects.get_mut(&id) {
-            if fits {
-                object.store(slice, &mut self.orders);
-            } else {
-                object.thin = true;
-                object.let_go(slice);
-            }
-        }
-    }
-
-    /// The origin has another version now: nobody is given two of them.
-    fn on_changed(&mut self, id: Id) {
-        let Some(object) = self.store.objects.get(&id) else {
-            return;
-        };
-        let text = format!("{}: the file has changed at its origin", object.url);
-        let readers: Vec<StreamId> = object.readers.keys().copied().collect();
-        self.orders.fx.log(Level::Info, text);
-        self.store.retire(id, &mut self.orders);
-        for stream in readers {
-            let Some(visitor) = self.visitors.get_mut(&stream) else {
-                continue;
-            };
-            let begun = visitor
-                .transfer
-                .as_ref()
-                .is_some_and(visitor::Transfer::is_answered);
-            if !begun && let Some(transfer) = visitor.transfer.take() {
-                self.part(stream, id);
-                let afresh = visitor::Transfer::new(transfer.request, transfer.url.clone());
-                self.attach(stream, afresh);
-            }
-        }
-        self.touched.insert(id);
     }
 
     fn command(&mut self, call: CallId, command: &Command) {
