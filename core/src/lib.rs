@@ -1,4 +1,4 @@
-//! The sans-IO core of Dovetail: every decision of the agent, the coordinator and the origin, and no
+//! The sans-IO core of Dovetail: every decision of the agent, the coordinator, the origin and the cache, and no
 //! input or output. A shell feeds [`machine::Input`]s to a [`machine::Machine`] and carries out the
 //! [`machine::Output`]s.
 //!
@@ -35,6 +35,7 @@ pub mod shelf;
 pub mod api;
 pub mod coordinator;
 pub mod origin;
+pub mod cache;
 pub mod agent;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

@@ -120,6 +120,29 @@ pub const ORIGIN_READ_AHEAD: u64 = 2 * ORIGIN_READ_LEN as u64;
 /// An answer of which nothing was taken for this long is given up.
 pub const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
+// --- cache
+
+/// Connections a cache serves at a time.
+pub const CACHE_CONNECTIONS_MAX: usize = 1024;
+
+/// What a cache fetches, stores and checks as one: as large as a piece, so that a hash costs 32 bytes a MiB.
+pub const CACHE_SLICE_LEN: u32 = 1024 * 1024;
+
+/// Slices asked for in one range: little lost to round trips, and other lanes still find something to do.
+pub const CACHE_RUN_SLICES: u32 = 16;
+
+/// Slices of one object in memory, arriving or not yet stored; past it the origin is held back.
+pub const CACHE_SLICES_IN_MEMORY: usize = 8;
+
+/// Objects a cache keeps: two files each, within what a folder's list gives.
+pub const CACHE_OBJECTS_MAX: usize = SHELF_FILES_MAX / 2 - 64;
+
+/// Origins that are being asked about at the same time, and clients that wait for one answer.
+pub const CACHE_PROBES_MAX: usize = 256;
+
+/// A stale object is served without asking for so long after its origin did not answer.
+pub const CACHE_ORIGIN_REST: Duration = Duration::from_secs(30);
+
 // --- announce and coordinator
 
 /// Swarms in one announce: an agent with more sends several. Keeps a request near 64 KiB.

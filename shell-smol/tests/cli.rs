@@ -31,6 +31,7 @@ fn help_is_as_written_down() {
         "agent",
         "coordinator",
         "origin",
+        "cache",
         "demo",
     ] {
         let args: Vec<_> = [command, "--help"]

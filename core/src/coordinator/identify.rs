@@ -1,17 +1,17 @@
 //! Finding out what a file is by fetching and hashing it: once, however many ask.
 //!
-//! Decides what may be fetched (`allow.rs`), how many at a time, when an asker should come again, and how
+//! Decides what may be fetched (`http/allow.rs`), how many at a time, when an asker should come again, and how
 //! long a failure is remembered. Never answers for a file itself: what was hashed becomes a record.
 //! Invariants: an address is being fetched or waiting at most once; at most `IDENTIFY_MAX` fetches run and
 //! `IDENTIFY_WAITING_MAX` wait; failures are bounded and expire.
 //!
 //! Tested in `core/tests/coordination.rs`.
 
-use super::allow::HostPattern;
 use super::fetch::{Ended, Fetch, Fetched, Version};
 use super::records::NewRecord;
 use crate::announce::messages::Pending;
 use crate::content::HashDone;
+use crate::http::HostPattern;
 use crate::http::{Proxies, Url};
 use crate::limits::{FAILURES_REMEMBERED_MAX, IDENTIFY_MAX, IDENTIFY_WAITING_MAX, RECORDS_MAX};
 use crate::machine::{Effects, Input};

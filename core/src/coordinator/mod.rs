@@ -10,7 +10,6 @@
 //!
 //! Tests: `routes_tests.rs`, each file's own, and `core/tests/coordination.rs`.
 
-mod allow;
 mod device;
 mod fetch;
 mod identify;
@@ -23,7 +22,7 @@ mod tracker;
 #[cfg(test)]
 mod routes_tests;
 
-pub use allow::{HostPattern, HostPatternError};
+pub use crate::http::{HostPattern, HostPatternError};
 
 use crate::command::{Command, Level, Reply};
 use crate::failure::{Failure, FailureKind};

@@ -1,5 +1,6 @@
 //! HTTP/1.1 over a stream: one exchange, client or server; ranges, redirects, proxies, retry.
 
+mod allow;
 mod answer;
 mod bans;
 mod body;
@@ -20,10 +21,11 @@ mod verdict;
 mod web_answers;
 mod web_source;
 
+pub use allow::{Gate, HostPattern, HostPatternError};
 pub use answer::{Answer, AnswerBody, IncomingRequest};
 pub use bans::{Ban, Bans};
 pub use body::{BodyError, BodyReader, Framing};
-pub use cache_host::{CacheHost, cache_url};
+pub use cache_host::{CacheHost, OriginAsked, cache_url, origin_url};
 pub use call::{Call, CallError, CallOutcome, CallRequest, Response};
 pub use client::{ClientEvent, Connection, HttpFault, Opening, ResponseHead};
 pub use date::{format_http_date, parse_http_date};

@@ -1,5 +1,6 @@
 //! What an answer does to a lane of [`WebSource`]: verdicts become events, retries and facts.
 
+use crate::http::allow::Gate;
 use crate::http::body::Framing;
 use crate::http::client::{HttpFault, ResponseHead};
 use crate::http::proxy::Route;
@@ -14,6 +15,7 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::net::IpAddr;
 use core::time::Duration;
 
 /// How a fetch failed.
@@ -386,6 +388,14 @@ impl WebSource {
         fx: &mut Effects,
         ev: &mut Vec<WebEvent>,
     ) {
+        if self
+            .gate
+            .as_ref()
+            .is_some_and(|gate| !gate.permits(&to.url))
+        {
+            let why = format!("it leads to {}, which is not allowed", to.url.origin());
+            return self.on_out_of_bounds(now, index, &why, fx, ev);
+        }
         let Some(fetch) = self.fetch_of(index) else {
             return;
         };
@@ -417,6 +427,28 @@ impl WebSource {
             fetch.asked = url;
         }
         true
+    }
+
+    /// Does the gate forbid what this lane asks, at the address it led to? (A proxy decides for itself.)
+    pub(super) fn is_out_of_bounds(&mut self, index: usize, addr: IpAddr) -> bool {
+        let Some(asked) = self.fetch_of(index).map(|fetch| fetch.asked.clone()) else {
+            return false;
+        };
+        let direct = matches!(self.proxies.route(&asked), Route::Direct);
+        let permits = |gate: &Gate| gate.permits_at(&asked, addr);
+        direct && !self.gate.as_ref().is_none_or(permits)
+    }
+
+    pub(super) fn on_out_of_bounds(
+        &mut self,
+        now: Now,
+        index: usize,
+        why: &str,
+        fx: &mut Effects,
+        ev: &mut Vec<WebEvent>,
+    ) {
+        self.drop_connection(index, fx);
+        self.fail(now, index, why, &Failing::Final, fx, ev);
     }
 
     /// Ask once more, as soon as the connection is free.

@@ -15,6 +15,7 @@
 //! Spec: RFC 9110 §13, §14. Tests: `http/web_tests.rs`, `http/web_fault_tests.rs`.
 
 use crate::failure::Failure;
+use crate::http::allow::Gate;
 use crate::http::bans::Ban;
 use crate::http::client::{ClientEvent, Connection, Opening};
 use crate::http::lanes::LaneTrial;
@@ -32,6 +33,7 @@ use crate::rng::Rng;
 use crate::stats::Rate;
 use crate::time::{Deadline, Mono, Now};
 use ::http::header;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -124,6 +126,8 @@ pub struct WebSource {
     pub(super) if_range: bool,
     /// How often the file was another one.
     pub(super) changes: u8,
+    /// What may be asked; `None`: everything.
+    pub(super) gate: Option<Gate>,
 }
 
 #[derive(Debug, Default)]
@@ -191,7 +195,13 @@ impl WebSource {
             ranges: None,
             if_range: true,
             changes: 0,
+            gate: None,
         }
+    }
+
+    /// From here on redirects lead only where `gate` permits, and nothing is asked at an address it does not.
+    pub fn set_gate(&mut self, gate: Gate) {
+        self.gate = Some(gate);
     }
 
     /// The lane on which another range may be asked for now. More than one only once ranges are known to
@@ -396,6 +406,12 @@ impl WebSource {
             return;
         };
         self.targets.wake(now);
+        if let Input::Opened { to, .. } = input
+            && self.is_out_of_bounds(index, to.ip())
+        {
+            let why = format!("its address {} is in a network of our own", to.ip());
+            return self.on_out_of_bounds(now, index, &why, fx, ev);
+        }
         let mut events = Vec::new();
         if let Some(connection) = self.connection_of(index) {
             connection.on_input(now, input, fx, &mut events);

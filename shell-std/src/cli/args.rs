@@ -4,10 +4,12 @@
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use dovetail_core::api;
-use dovetail_core::coordinator::HostPattern;
+use dovetail_core::http::HostPattern;
 use dovetail_core::settings::{self, Mode};
+use dovetail_core::text;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Downloads over HTTP and from the machines nearby that already have the file, every piece checked.
 #[derive(Debug, Parser)]
@@ -55,6 +57,7 @@ pub(crate) enum Command {
     Agent(AgentArgs),
     Coordinator(CoordinatorArgs),
     Origin(OriginArgs),
+    Cache(CacheArgs),
     Demo(DemoArgs),
 }
 
@@ -326,6 +329,42 @@ pub(crate) struct OriginArgs {
     pub(crate) limit: Option<u64>,
 }
 
+/// Run a cache: it fetches files of the hosts named by --allow once for everybody
+///
+/// Agents find it by their setting cache_host, or by DNS-SD if it announces itself. Any HTTP client can use it: it asks
+/// for http://CACHE/path?cacheHostOrigin=HOST. Other hosts are refused. What is fetched is kept in --folder, checked
+/// before it is served again, and served on while its origin is down.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dovetail cache --allow downloads.example.org
+  dovetail cache --allow '*.delivery.mp.microsoft.com' --folder /srv/cache --quota 500GiB --announce
+  curl 'http://127.0.0.1:7682/image.iso?cacheHostOrigin=downloads.example.org'")]
+pub(crate) struct CacheArgs {
+    /// A host whose files may be asked for, as in files.example.org, *.example.org or 10.0.0.5:8080; may be repeated.
+    /// A wildcard does not reach addresses of private networks
+    #[arg(long = "allow", value_name = "HOST", required = true, action = ArgAction::Append)]
+    pub(crate) allow: Vec<HostPattern>,
+    /// Where files are kept [default: the folder cache-server in --home]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Where clients reach it
+    #[arg(long, value_name = "ADDR", default_value = CACHE_DEFAULT)]
+    pub(crate) listen: SocketAddr,
+    /// Keep at most this much, as in 500GiB
+    #[arg(long, value_name = "SIZE", default_value = "50GiB", value_parser = size)]
+    pub(crate) quota: u64,
+    /// A host of --allow that is asked over https if the client does not say how; may be repeated
+    #[arg(long = "https-origin", value_name = "HOST", action = ArgAction::Append)]
+    pub(crate) https_origins: Vec<HostPattern>,
+    /// How long a file counts as the same where its origin does not say, as in 10min
+    #[arg(long, value_name = "TIME", default_value = "10min", value_parser = time)]
+    pub(crate) revalidate: Duration,
+    /// Let agents of the local network find it by DNS-SD
+    #[arg(long)]
+    pub(crate) announce: bool,
+}
+
 /// Run the whole system on this machine: an origin, a coordinator and several devices
 ///
 /// Every part is a process of its own. The devices download the same file at the same time, from an origin too
@@ -359,6 +398,7 @@ pub(crate) struct DemoArgs {
 const PEERS_DEFAULT: &str = "0.0.0.0:7680";
 const COORDINATOR_DEFAULT: &str = "0.0.0.0:7681";
 const ORIGIN_DEFAULT: &str = "127.0.0.1:8080";
+const CACHE_DEFAULT: &str = "0.0.0.0:7682";
 
 fn rate(text: &str) -> Result<u64, String> {
     match api::parse_rate(text) {
@@ -371,6 +411,10 @@ fn rate(text: &str) -> Result<u64, String> {
 fn mode(text: &str) -> Result<Mode, String> {
     let names = Mode::ALL.map(Mode::name).join(", ");
     Mode::from_text(text).ok_or_else(|| format!("it is none of {names}"))
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    text::parse_duration(text).map_err(|e| format!("{e} (write it as in 10min or 1h)"))
 }
 
 fn size(text: &str) -> Result<u64, String> {

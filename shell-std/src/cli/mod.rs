@@ -17,6 +17,7 @@ mod settings;
 mod agent;
 mod coordinator;
 mod origin;
+mod cache;
 mod get;
 mod publish;
 mod status;
@@ -60,6 +61,7 @@ fn run<R: Runtime>(cli: &Cli, out: Out) -> Result<(), Failure> {
         Command::Agent(args) => agent::agent::<R>(args, global, out),
         Command::Coordinator(args) => coordinator::coordinator::<R>(args, out),
         Command::Origin(args) => origin::origin::<R>(args, out),
+        Command::Cache(args) => cache::cache::<R>(args, global, out),
         Command::Demo(args) => demo::demo::<R>(args, out),
     }
 }

@@ -1,0 +1,283 @@
+//! What a request is about, and who answers it.
+
+use super::Cache;
+use super::object::Object;
+use super::orders::Id;
+use super::probe::{Finding, Found, Probe};
+use super::report::{health_json, metrics_text};
+use super::store::Store;
+use super::visitor::{Mark, Transfer};
+use crate::command::Level;
+use crate::http::{Answer, AnswerBody, IncomingRequest, Url, origin_url};
+use crate::ids::StreamId;
+use crate::limits::{CACHE_ORIGIN_REST, CACHE_PROBES_MAX};
+use crate::machine::Input;
+use ::http::header::{self, HeaderName};
+use ::http::{Method, StatusCode};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
+use bytes::Bytes;
+
+/// Addresses of the cache itself.
+const OWN: &str = "/.dovetail/";
+
+impl Cache {
+    /// Requests of this client, until there is none that can be begun.
+    pub(super) fn serve(&mut self, stream: StreamId) {
+        while self.store.is_ready
+            && let Some(visitor) = self.visitors.get_mut(&stream)
+            && visitor.transfer.is_none()
+            && let Some(request) = visitor.connection.poll(self.now, &mut self.orders.fx)
+        {
+            match self.understand(&request) {
+                Ok(url) => self.attach(stream, Transfer::new(request, url)),
+                Err(answer) => self.answer(stream, &answer),
+            }
+        }
+    }
+
+    fn answer(&mut self, stream: StreamId, answer: &Answer) {
+        if let Some(visitor) = self.visitors.get_mut(&stream) {
+            visitor.refuse(self.now, answer, &mut self.orders.fx);
+        }
+    }
+
+    /// The origin's address, or what is answered instead.
+    fn understand(&mut self, request: &IncomingRequest) -> Result<Url, Box<Answer>> {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return Err(Box::new(Answer::method_not_allowed("GET, HEAD")));
+        }
+        if let Some(own) = request.path().strip_prefix(OWN) {
+            return Err(Box::new(self.own(own)));
+        }
+        let via = request.headers.get_all(header::VIA).iter();
+        let mut via = via.filter_map(|field| field.to_str().ok());
+        if via.any(|field| field.contains(&self.reach.via)) {
+            let why = "the request has come through this cache already";
+            return Err(Box::new(Answer::text(StatusCode::LOOP_DETECTED, why)));
+        }
+        let target = request
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str());
+        let host = request.uri.authority().map(::http::uri::Authority::as_str);
+        let host = host
+            .or_else(|| request.header(header::HOST))
+            .unwrap_or_default();
+        let asked = origin_url(target, host)
+            .map_err(|why| Box::new(Answer::text(StatusCode::BAD_REQUEST, why)))?;
+        let mut url = asked.url;
+        if !asked.scheme_said && self.https_origins.permits(&url) {
+            let secure = format!("https://{}{}", url.authority(), url.target());
+            url = Url::parse(&secure).unwrap_or(url);
+        }
+        if self.reach.gate.permits(&url) {
+            return Ok(url);
+        }
+        self.counters.refused += 1;
+        let host = url.authority();
+        let text = format!(
+            "{host} is not on this cache's list; whoever runs it can add it with --allow {host}"
+        );
+        self.orders.fx.log(Level::Debug, format!("refused {url}"));
+        Err(Box::new(Answer::text(StatusCode::FORBIDDEN, text)))
+    }
+
+    fn own(&self, name: &str) -> Answer {
+        match name {
+            "health" => {
+                let json = health_json(&self.counters, &self.store);
+                Answer::json(StatusCode::OK, json).with(header::CACHE_CONTROL, "no-store")
+            }
+            "metrics" => {
+                let text = Bytes::from(metrics_text(&self.counters, &self.store));
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                Answer::new(StatusCode::OK, AnswerBody::Full(text)).with(header::CONTENT_TYPE, kind)
+            }
+            _ => Answer::text(StatusCode::NOT_FOUND, "there are health and metrics here"),
+        }
+    }
+
+    /// Give a request its object, or ask the origin for it.
+    pub(super) fn attach(&mut self, stream: StreamId, transfer: Transfer) {
+        let url = transfer.url.clone();
+        let Some(visitor) = self.visitors.get_mut(&stream) else {
+            return;
+        };
+        visitor.transfer = Some(transfer);
+        let known = self.store.find(&url.to_string());
+        let object = known.and_then(|id| self.store.objects.get(&id));
+        if let (Some(id), Some(object)) = (known, object) {
+            let fresh = object.is_fresh(self.now);
+            if fresh || self.now.mono < object.rest_until {
+                return self.enter(stream, id, !fresh);
+            }
+        }
+        let validator = object.and_then(|object| object.validator.clone());
+        if let Some(probe) = self.probes.values_mut().find(|probe| probe.url == url) {
+            probe.waiters.push(stream);
+        } else if self.probes.len() >= CACHE_PROBES_MAX {
+            let answer = Answer::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many origins are being asked",
+            )
+            .with(header::RETRY_AFTER, "5");
+            self.answer(stream, &answer);
+        } else {
+            let id = self.next_id();
+            let mut probe = Probe::start(
+                self.now,
+                id,
+                url,
+                validator,
+                &self.reach,
+                &mut self.orders.fx,
+            );
+            probe.waiters.push(stream);
+            self.probes.insert(id, probe);
+        }
+    }
+
+    pub(super) fn ask_probe(&mut self, id: Id, input: &Input) {
+        let finding = self
+            .probes
+            .get_mut(&id)
+            .and_then(|probe| probe.on_input(self.now, input, &self.reach, &mut self.orders.fx));
+        if let Some(finding) = finding
+            && let Some(probe) = self.probes.remove(&id)
+        {
+            self.on_finding(&probe, finding);
+        }
+    }
+
+    fn on_finding(&mut self, probe: &Probe, finding: Finding) {
+        let (now, url) = (self.now, &probe.url);
+        let known = self.store.find(&url.to_string());
+        let object = known.and_then(|id| self.store.objects.get_mut(&id));
+        let served = match (finding, object) {
+            (Finding::Same(freshness), Some(object)) => {
+                object.refresh(freshness.max_age_s, self.revalidate, now);
+                Ok((object.id, false))
+            }
+            (Finding::File(found), Some(object)) if is_same(object, &found) => {
+                object.refresh(found.freshness.max_age_s, self.revalidate, now);
+                Ok((object.id, false))
+            }
+            (Finding::File(found), _) => Ok((self.add(url, found), false)),
+            (Finding::Failed(why), Some(object)) => {
+                object.rest_until = now.mono + CACHE_ORIGIN_REST;
+                let text = format!("{url}: {why}; what is stored is served without asking");
+                self.orders.fx.log(Level::Warn, text);
+                Ok((object.id, true))
+            }
+            (Finding::Status(status), Some(object)) if is_passing(status) => {
+                object.rest_until = now.mono + CACHE_ORIGIN_REST;
+                Ok((object.id, true))
+            }
+            (Finding::Status(status), object) => {
+                // The origin does not give it to anybody any more, and neither do we.
+                if let Some(id) = object.map(|object| object.id) {
+                    self.store.retire(id, &mut self.orders);
+                }
+                Err((status, format!("{} answered {status}", url.authority())))
+            }
+            (Finding::Same(_), None) => {
+                let why = format!(
+                    "{} says nothing has changed, but nothing is here",
+                    url.authority()
+                );
+                Err((StatusCode::BAD_GATEWAY, why))
+            }
+            (Finding::Failed(why), None) => Err((
+                StatusCode::BAD_GATEWAY,
+                format!("cannot fetch {url}: {why}"),
+            )),
+            (Finding::Forbidden(why), _) => {
+                self.counters.refused += 1;
+                Err((StatusCode::FORBIDDEN, why))
+            }
+        };
+        match served {
+            Ok((id, stale)) => {
+                self.touched.insert(id);
+                probe
+                    .waiters
+                    .iter()
+                    .for_each(|stream| self.enter(*stream, id, stale));
+            }
+            Err((status, text)) => {
+                let x_cache = HeaderName::from_static("x-cache");
+                let answer = Answer::text(status, text).with(x_cache, "MISS");
+                for stream in &probe.waiters {
+                    self.answer(*stream, &answer);
+                    self.asking.insert(*stream);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, url: &Url, found: Found) -> Id {
+        let id = self.next_id();
+        let name = Store::new_name(id, &url.to_string(), self.now);
+        let object = Object::new(id, name, url.clone(), found, self.revalidate, self.now);
+        self.store.add(object, &mut self.orders);
+        id
+    }
+
+    /// Serve this object to this client.
+    fn enter(&mut self, stream: StreamId, id: Id, stale: bool) {
+        let (Some(visitor), Some(object)) = (
+            self.visitors.get_mut(&stream),
+            self.store.objects.get_mut(&id),
+        ) else {
+            return;
+        };
+        object.used_unix_us = self.now.wall.unix_us;
+        let mark = |range: &core::ops::Range<u64>| match object.holds(range) {
+            _ if stale => Mark::Stale,
+            true => Mark::Hit,
+            false => Mark::Miss,
+        };
+        let is_body = visitor.enter(
+            self.now,
+            object,
+            |range| {
+                let mark = mark(range);
+                match mark {
+                    Mark::Hit => self.counters.hits += 1,
+                    Mark::Miss => self.counters.misses += 1,
+                    Mark::Stale => self.counters.stale += 1,
+                }
+                mark
+            },
+            &self.reach.via,
+            &mut self.orders.fx,
+        );
+        if is_body {
+            object.open(&self.store.dir, &mut self.orders);
+            if let Some(transfer) = &visitor.transfer {
+                object.readers.insert(stream, transfer.left().clone());
+            }
+            self.eager.insert(stream);
+        } else {
+            self.asking.insert(stream);
+        }
+        self.touched.insert(id);
+    }
+}
+
+/// The same version as far as validators can tell; without any, nothing tells.
+fn is_same(object: &Object, found: &Found) -> bool {
+    let agrees = object.validator.as_ref().zip(found.validator.as_ref());
+    object.length == found.length && agrees.is_some_and(|(old, new)| old.agrees_with(new))
+}
+
+/// The origin is in trouble: that says nothing about the file.
+fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+        )
+}

@@ -1,0 +1,325 @@
+//! Role: a connected cache (`dovetail cache --allow HOST`): ranges of allowed origins' files, fetched once for
+//! everybody and kept.
+//!
+//! Decides which origin a request means and whether it may be asked, when it is asked whether a file is still the
+//! same, what is fetched, stored and evicted, and what is served when the origin is away. Never asks an origin that
+//! is not on its list, never gives away stored bytes that it has not compared with their checksum in this run.
+//!
+//! A request (`desk.rs`) finds an object (`store.rs`, `object.rs`), after a question to its origin (`probe.rs`) if
+//! there is none that is fresh; the client (`visitor.rs`) takes what is here, and what is not is fetched (`fill.rs`).
+//!
+//! Invariants: one probe per address and one fill per object, whoever waits; an object that is read is not evicted.
+//!
+//! Spec: RFC 9110, RFC 9111 in part; `docs/cache.md`. Tests: `core/tests/cache.rs`.
+
+mod answers;
+mod desk;
+mod fill;
+mod object;
+mod orders;
+mod probe;
+mod record;
+mod report;
+mod slices;
+mod store;
+mod turns;
+mod visitor;
+
+use crate::command::{Command, Reply};
+use crate::failure::{Failure, FailureKind};
+use crate::http::{Gate, HostPattern, Proxies};
+use crate::ids::{CallId, StreamId};
+use crate::limits::CACHE_CONNECTIONS_MAX;
+use crate::machine::{CloseHow, Input, Listener, Machine, Output};
+use crate::rng::Rng;
+use crate::time::{Deadline, Mono, Now};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use orders::{Doing, Id, Orders};
+use probe::{Probe, Reach};
+use report::Counters;
+use store::Store;
+use visitor::Visitor;
+
+/// What to cache, where, and how much of it.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Absolute path of the folder; it exists.
+    pub dir: String,
+    /// The origins that may be asked.
+    pub allow: Vec<HostPattern>,
+    /// Origins asked over https when the client does not say how.
+    pub https_origins: Vec<HostPattern>,
+    pub proxies: Proxies,
+    pub quota_bytes: u64,
+    /// How long a file counts as the same where its origin does not say.
+    pub revalidate: Duration,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            dir: String::new(),
+            allow: Vec::new(),
+            https_origins: Vec::new(),
+            proxies: Proxies::default(),
+            quota_bytes: QUOTA_DEFAULT,
+            revalidate: REVALIDATE_DEFAULT,
+        }
+    }
+}
+
+/// Until an administrator says otherwise.
+pub const QUOTA_DEFAULT: u64 = 50 * 1024 * 1024 * 1024;
+pub const REVALIDATE_DEFAULT: Duration = Duration::from_secs(600);
+
+/// The role.
+#[derive(Debug)]
+pub struct Cache {
+    reach: Reach,
+    https_origins: Gate,
+    revalidate: Duration,
+    visitors: BTreeMap<StreamId, Visitor>,
+    probes: BTreeMap<Id, Probe>,
+    store: Store,
+    counters: Counters,
+    /// Objects something happened to, clients that can perhaps go on, clients that may have asked.
+    touched: BTreeSet<Id>,
+    eager: BTreeSet<StreamId>,
+    asking: BTreeSet<StreamId>,
+    /// Why an object's fill ended.
+    why: BTreeMap<Id, String>,
+    last_id: Id,
+    /// Whether it was said that the disk takes no more.
+    told_full: bool,
+    stopping: Option<CallId>,
+    rng: Rng,
+    now: Now,
+    orders: Orders,
+}
+
+impl Cache {
+    pub fn new(config: CacheConfig, seed: [u8; 32]) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut orders = Orders::default();
+        let dir = config.dir.trim_end_matches('/').into();
+        Self {
+            reach: Reach {
+                gate: Gate::new(config.allow),
+                proxies: config.proxies,
+                via: format!("dovetail-{:08x}", rng.next_u64() >> 32),
+            },
+            https_origins: Gate::new(config.https_origins),
+            revalidate: config.revalidate,
+            visitors: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            store: Store::new(dir, config.quota_bytes, &mut orders),
+            counters: Counters::default(),
+            touched: BTreeSet::new(),
+            eager: BTreeSet::new(),
+            asking: BTreeSet::new(),
+            why: BTreeMap::new(),
+            last_id: 0,
+            told_full: false,
+            stopping: None,
+            rng,
+            now: Now::default(),
+            orders,
+        }
+    }
+
+    const fn next_id(&mut self) -> Id {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn route(&mut self, input: &Input) {
+        let now = self.now;
+        match input {
+            Input::Tick => self.tick(),
+            Input::Command { call, command } => self.command(*call, command),
+            Input::Accepted {
+                stream, listener, ..
+            } => self.accept(*stream, *listener),
+            Input::Sent { stream, len } => {
+                if let Some(visitor) = self.visitors.get_mut(stream) {
+                    visitor.connection.on_sent(now, *len);
+                    self.eager.insert(*stream);
+                }
+            }
+            Input::Received { stream, bytes } if self.visitors.contains_key(stream) => {
+                if let Some(visitor) = self.visitors.get_mut(stream) {
+                    visitor.connection.on_bytes(now, bytes);
+                    self.asking.insert(*stream);
+                }
+            }
+            Input::Closed { stream, .. } if self.visitors.contains_key(stream) => {
+                self.orders.fx.stream_owner(*stream, true);
+                self.leave(*stream);
+            }
+            Input::Received { stream, .. }
+            | Input::Opened { stream, .. }
+            | Input::Secured { stream } => self.upstream(*stream, false, input),
+            Input::Closed { stream, .. } => self.upstream(*stream, true, input),
+            Input::Disk { op, done } => self.disk(*op, done.clone()),
+            Input::Hashed { op, done } => {
+                let doing = self.orders.answered(*op);
+                match doing {
+                    Some(Doing::SliceHash { object, slice }) => {
+                        self.with(object, |o, _| {
+                            o.on_slice_hashed(now, slice, done.clone());
+                            None
+                        });
+                    }
+                    Some(Doing::CheckHash { object, slice }) => {
+                        let digest = done.flat.clone().map(|flat| flat.digest());
+                        self.with(object, |o, _| o.on_checked(now, slice, digest));
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn accept(&mut self, stream: StreamId, listener: Listener) {
+        self.orders.fx.owner = 0;
+        self.orders.fx.adopt(stream);
+        let full = self.visitors.len() >= CACHE_CONNECTIONS_MAX;
+        if full || self.stopping.is_some() || listener != Listener::Http {
+            self.orders.fx.close(stream, CloseHow::Abort);
+        } else {
+            let visitor = Visitor::new(self.now, stream, &mut self.orders.fx);
+            self.visitors.insert(stream, visitor);
+        }
+    }
+
+    /// Something from an origin.
+    fn upstream(&mut self, stream: StreamId, closed: bool, input: &Input) {
+        let Some(owner) = self.orders.fx.stream_owner(stream, closed) else {
+            return;
+        };
+        if self.probes.contains_key(&owner) {
+            self.ask_probe(owner, input);
+        } else if let Some(object) = self.store.objects.get_mut(&owner)
+            && object.fill.owns(stream)
+        {
+            object.on_web_input(self.now, input, &mut self.orders);
+            self.touched.insert(owner);
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.now;
+        for visitor in self.visitors.values_mut() {
+            visitor.connection.on_tick(now, &mut self.orders.fx);
+        }
+        let probes: Vec<Id> = self.probes.keys().copied().collect();
+        for id in probes {
+            self.ask_probe(id, &Input::Tick);
+        }
+        for (id, object) in &mut self.store.objects {
+            if object.fill.is_active() {
+                object.on_web_input(now, &Input::Tick, &mut self.orders);
+                self.touched.insert(*id);
+            } else if object.deadline().is_some_and(|due| due.at <= now.mono) {
+                self.touched.insert(*id);
+            }
+        }
+    }
+
+    fn leave(&mut self, stream: StreamId) {
+        let Some(mut visitor) = self.visitors.remove(&stream) else {
+            return;
+        };
+        let unsent = visitor.connection.unsent();
+        self.counters.bytes_served = self.counters.bytes_served.saturating_sub(unsent);
+        visitor.connection.on_closed();
+        if let Some(id) = visitor.transfer.and_then(|transfer| transfer.object) {
+            self.part(stream, id);
+        }
+    }
+
+    /// A client does not read this object any more.
+    fn part(&mut self, stream: StreamId, id: Id) {
+        if let Some(object) = self.store.objects.get_mut(&id) {
+            object.readers.remove(&stream);
+            self.touched.insert(id);
+        }
+    }
+
+    fn command(&mut self, call: CallId, command: &Command) {
+        let refused = || {
+            let why = "this is a cache, not an agent";
+            Failure::new(FailureKind::Usage, "cannot do that here", why)
+        };
+        match command {
+            Command::Get(_) => self.orders.fx.reply(call, Reply::Got(Err(refused()))),
+            Command::Share(_) => self.orders.fx.reply(call, Reply::Shared(Err(refused()))),
+            Command::Configure { .. } => self.orders.fx.reply(call, Reply::Configured(Vec::new())),
+            Command::Stop(_) => self.orders.fx.reply(call, Reply::Stopped),
+            Command::Shutdown => {
+                self.stopping = Some(call);
+                let streams: Vec<StreamId> = self.visitors.keys().copied().collect();
+                for stream in streams {
+                    self.orders.fx.close(stream, CloseHow::Abort);
+                    self.leave(stream);
+                }
+                for probe in core::mem::take(&mut self.probes).values_mut() {
+                    probe.close(&mut self.orders.fx);
+                }
+                self.touched.extend(self.store.objects.keys());
+            }
+        }
+    }
+}
+
+impl Machine for Cache {
+    fn handle(&mut self, now: Now, input: Input) {
+        let mono = now.mono.max(self.now.mono);
+        self.now = Now { mono, ..now };
+        self.route(&input);
+        self.settle();
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.orders.fx.poll()
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        let mono: Mono = self.now.mono;
+        let visitors = self
+            .visitors
+            .values()
+            .filter_map(|v| v.connection.deadline());
+        let probes = self.probes.values().filter_map(Probe::deadline);
+        let objects = self.store.objects.values();
+        let records = objects.clone().filter_map(object::Object::deadline);
+        let fills = objects.filter_map(|object| object.fill.deadline(mono));
+        visitors
+            .chain(probes)
+            .chain(records)
+            .chain(fills)
+            .fold(None, |first, next| Deadline::earlier(first, Some(next)))
+    }
+
+    fn check(&self) {
+        assert!(
+            self.visitors.len() <= CACHE_CONNECTIONS_MAX,
+            "too many connections"
+        );
+        for (id, object) in &self.store.objects {
+            object.check();
+            for stream in object.readers.keys() {
+                let reads = self
+                    .visitors
+                    .get(stream)
+                    .and_then(|v| v.transfer.as_ref()?.object);
+                assert_eq!(reads, Some(*id), "a reader that reads something else");
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! All objects: found again at the start, told apart by address, within the quota.
+//!
+//! Invariants: an address leads to one object, the version that is served from now on; nothing that is read, filled
+//! or written is evicted.
+
+use super::object::Object;
+use super::orders::{Doing, Id, Orders};
+use super::record::{Record, data_path, record_path};
+use crate::content::Digest;
+use crate::limits::CACHE_OBJECTS_MAX;
+use crate::machine::{DiskDone, DiskError, DiskOp};
+use crate::time::Now;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+#[derive(Debug)]
+pub(super) struct Store {
+    pub dir: String,
+    pub quota_bytes: u64,
+    pub objects: BTreeMap<Id, Object>,
+    by_url: BTreeMap<String, Id>,
+    /// Records still to be read at the start; `None` before the folder was listed.
+    to_load: Option<Vec<String>>,
+    data_files: BTreeSet<String>,
+    pub is_ready: bool,
+}
+
+impl Store {
+    pub(super) fn new(dir: String, quota_bytes: u64, orders: &mut Orders) -> Self {
+        let path = dir.clone();
+        orders.disk(DiskOp::List { path }, Doing::List);
+        Self {
+            dir,
+            quota_bytes,
+            objects: BTreeMap::new(),
+            by_url: BTreeMap::new(),
+            to_load: None,
+            data_files: BTreeSet::new(),
+            is_ready: false,
+        }
+    }
+
+    // --- at the start
+
+    pub(super) fn on_listed(
+        &mut self,
+        done: Result<DiskDone, DiskError>,
+        orders: &mut Orders,
+    ) -> Option<DiskError> {
+        let (names, error) = match done {
+            Ok(DiskDone::Names(names)) => (names, None),
+            Ok(_) => (Vec::new(), None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let stems = |end: &'static str| {
+            let stem = move |name: &String| name.strip_suffix(end).map(ToString::to_string);
+            names.iter().filter_map(stem)
+        };
+        self.data_files = stems(".data").collect();
+        self.to_load = Some(stems(".json").collect());
+        self.load_next(orders);
+        error
+    }
+
+    fn load_next(&mut self, orders: &mut Orders) {
+        let name = self.to_load.as_mut().and_then(Vec::pop);
+        let Some(name) = name else {
+            self.is_ready = true;
+            // Bytes of which nothing is known.
+            for name in core::mem::take(&mut self.data_files) {
+                orders.remove(data_path(&self.dir, &name));
+            }
+            return;
+        };
+        let path = record_path(&self.dir, &name);
+        orders.disk(DiskOp::Load { path }, Doing::Load { name });
+    }
+
+    pub(super) fn on_loaded(
+        &mut self,
+        id: Id,
+        name: String,
+        done: Result<DiskDone, DiskError>,
+        orders: &mut Orders,
+    ) {
+        let record = match &done {
+            Ok(DiskDone::Bytes(bytes)) => Record::parse(bytes),
+            _ => None,
+        };
+        let object = record.and_then(|record| Object::restore(id, name.clone(), &record));
+        match object.filter(|object| self.data_files.contains(&object.name)) {
+            Some(object) if self.objects.len() < CACHE_OBJECTS_MAX => {
+                self.data_files.remove(&name);
+                self.take_in(object, orders);
+            }
+            _ => orders.remove(record_path(&self.dir, &name)),
+        }
+        self.load_next(orders);
+    }
+
+    /// Of two versions of a file the one that was checked last stays.
+    fn take_in(&mut self, mut object: Object, orders: &mut Orders) {
+        let url = object.url.to_string();
+        let other = self.by_url.get(&url).and_then(|id| self.objects.get(id));
+        let other = other.map(|other| (other.id, other.checked_unix_us()));
+        match other {
+            Some((_, checked)) if checked >= object.checked_unix_us() => {
+                object.remove(&self.dir, orders);
+                return;
+            }
+            Some((id, _)) => self.retire(id, orders),
+            None => {}
+        }
+        self.by_url.insert(url, object.id);
+        self.objects.insert(object.id, object);
+    }
+
+    // --- by address
+
+    pub(super) fn find(&self, url: &str) -> Option<Id> {
+        self.by_url.get(url).copied()
+    }
+
+    pub(super) fn add(&mut self, mut object: Object, orders: &mut Orders) {
+        let url = object.url.to_string();
+        if let Some(old) = self.find(&url) {
+            self.retire(old, orders);
+        }
+        if self.objects.len() >= CACHE_OBJECTS_MAX && !self.evict_one(object.id, orders) {
+            object.keeps = false;
+            object.thin = true;
+        }
+        self.by_url.insert(url, object.id);
+        self.objects.insert(object.id, object);
+    }
+
+    /// It is not given to anybody any more, and goes once nobody reads it.
+    pub(super) fn retire(&mut self, id: Id, orders: &mut Orders) {
+        let Some(object) = self.objects.get_mut(&id) else {
+            return;
+        };
+        object.dead = true;
+        let url = object.url.to_string();
+        if self.by_url.get(&url) == Some(&id) {
+            self.by_url.remove(&url);
+        }
+        self.sweep(id, orders);
+    }
+
+    /// Remove it if it is dead and nobody needs it.
+    pub(super) fn sweep(&mut self, id: Id, orders: &mut Orders) {
+        let gone = |object: &mut Object| {
+            (object.dead || !object.keeps && object.memory.is_empty()) && object.is_idle()
+        };
+        if self.objects.get_mut(&id).is_some_and(gone)
+            && let Some(mut object) = self.objects.remove(&id)
+        {
+            object.remove(&self.dir, orders);
+            let url = object.url.to_string();
+            if self.by_url.get(&url) == Some(&id) {
+                self.by_url.remove(&url);
+            }
+        }
+    }
+
+    // --- the quota
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.objects.values().map(|object| object.stored).sum()
+    }
+
+    /// Evict what was not used for longest, until so much more fits; false if it cannot.
+    pub(super) fn make_room(&mut self, len: u64, keep: Id, orders: &mut Orders) -> bool {
+        loop {
+            if self.bytes().saturating_add(len) <= self.quota_bytes {
+                return true;
+            }
+            if !self.evict_one(keep, orders) {
+                return false;
+            }
+        }
+    }
+
+    pub(super) fn evict_one(&mut self, keep: Id, orders: &mut Orders) -> bool {
+        let evictable =
+            |object: &&Object| object.id != keep && object.is_idle() && object.stored > 0;
+        let idle = self.objects.values().filter(evictable);
+        let oldest = idle.min_by_key(|object| (object.used_unix_us, object.id));
+        let Some(id) = oldest.map(|object| object.id) else {
+            return false;
+        };
+        self.retire(id, orders);
+        true
+    }
+
+    /// Of a new object's files: the address, and the moment to tell versions apart.
+    pub(super) fn new_name(id: Id, url: &str, now: Now) -> String {
+        let hash = Digest::of(url.as_bytes()).to_string();
+        let hash = hash.get(..24).unwrap_or_default();
+        format!("{hash}-{:x}-{id:x}", now.wall.unix_us)
+    }
+}

@@ -1,0 +1,702 @@
+//! The cache role in virtual time: what is fetched, kept, refused and served when things go wrong.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use bytes::Bytes;
+use core::time::Duration;
+use dovetail_core::cache::{Cache, CacheConfig};
+use dovetail_core::command::{Command, Event};
+use dovetail_core::machine::{Endpoint, Host, Listener};
+use dovetail_core::sim::origin::{Fault, FaultyOrigin, When};
+use dovetail_core::sim::toys::Reader;
+use dovetail_core::sim::{HostId, HostSpec, Kill, World};
+
+const MIB: usize = 1024 * 1024;
+const LENGTH: usize = 5 * MIB + 12_345;
+const MINUTE: Duration = Duration::from_secs(60);
+const DIR: &str = "/cache";
+
+/// An origin, a cache that may ask it, and clients that come and go.
+struct Scene {
+    world: World,
+    content: Bytes,
+    origin: HostId,
+    cache: HostId,
+    clients: u32,
+    config: CacheConfig,
+}
+
+struct Got {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Got {
+    fn status(&self) -> u16 {
+        self.head[9..12].parse().unwrap()
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        let mut fields = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        fields.next().map(|(_, value)| value)
+    }
+
+    fn x_cache(&self) -> &str {
+        self.field("x-cache").unwrap_or("none")
+    }
+}
+
+fn config() -> CacheConfig {
+    CacheConfig {
+        dir: DIR.into(),
+        allow: vec!["origin".parse().unwrap()],
+        ..CacheConfig::default()
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(1, LENGTH, config())
+    }
+
+    fn with(seed: u64, length: usize, config: CacheConfig) -> Self {
+        let mut world = World::new(seed);
+        let content = world.content("file", length);
+        let spec = HostSpec::at("10.0.0.1").listen(Listener::Http, 80);
+        let server = FaultyOrigin::new(content.clone()).rate(40_000_000);
+        let origin = world.host("origin", server, spec);
+        world.name("origin", origin);
+        let machine = Cache::new(config.clone(), world.seed_for("cache"));
+        let spec = HostSpec::at("10.0.0.2").listen(Listener::Http, 80);
+        let cache = world.host("cache", machine, spec);
+        world.name("cache", cache);
+        Self {
+            world,
+            content,
+            origin,
+            cache,
+            clients: 0,
+            config,
+        }
+    }
+
+    fn start(&mut self, target: &str, fields: &str) -> HostId {
+        self.ask("GET", target, fields, "cache")
+    }
+
+    fn ask(&mut self, method: &str, target: &str, fields: &str, host: &str) -> HostId {
+        let say = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n"
+        );
+        let to = Endpoint {
+            host: Host::Name("cache".into()),
+            port: 80,
+            tls: None,
+        };
+        let reader = Reader::new(to, Bytes::from(say), 1 << 20, Duration::ZERO);
+        self.clients += 1;
+        let n = self.clients;
+        let spec = HostSpec::at(&format!("10.1.{}.{}", n / 250, 1 + n % 250));
+        self.world.host(&format!("client{n}"), reader, spec)
+    }
+
+    fn finish(&mut self, client: HostId) -> Got {
+        let done = |w: &World| w.machine::<Reader>(client).is_done();
+        self.world.run_until(done, MINUTE * 10).expect("an end");
+        let reader = self.world.machine::<Reader>(client);
+        let text = reader.bytes();
+        let end = text.windows(4).position(|w| w == b"\r\n\r\n");
+        let end = end.unwrap_or(text.len());
+        Got {
+            head: String::from_utf8(text[..end].to_vec()).unwrap(),
+            body: text.get(end + 4..).unwrap_or_default().to_vec(),
+        }
+    }
+
+    fn get(&mut self, fields: &str) -> Got {
+        let client = self.start("/f?cacheHostOrigin=origin", fields);
+        self.finish(client)
+    }
+
+    /// The whole file, which must be right.
+    fn whole(&mut self, x_cache: &str) {
+        let got = self.get("");
+        assert_eq!(
+            (got.status(), got.x_cache()),
+            (200, x_cache),
+            "{}",
+            got.head
+        );
+        assert!(got.body == self.content, "{} bytes", got.body.len());
+    }
+
+    fn origin(&self) -> &FaultyOrigin {
+        self.world.machine::<FaultyOrigin>(self.origin)
+    }
+
+    fn served(&self) -> u64 {
+        self.origin().served
+    }
+
+    fn refuse_with(&mut self, status: u16) {
+        let fault = Fault::Status {
+            status,
+            retry_after_s: None,
+        };
+        let add = |origin: &mut FaultyOrigin| origin.add_fault(When::Always, fault);
+        self.world.with(self.origin, add);
+    }
+
+    fn heal(&mut self) {
+        self.world.with(self.origin, FaultyOrigin::clear_faults);
+    }
+
+    fn restart(&mut self, how: Kill) {
+        self.world.kill(self.cache, how);
+        let machine = Cache::new(self.config.clone(), [7; 32]);
+        self.world.restart(self.cache, machine);
+    }
+
+    fn says(&self, what: &str) -> bool {
+        let events = self.world.events(self.cache).iter();
+        events
+            .filter(|event| matches!(event, Event::Log { text, .. } if text.contains(what)))
+            .count()
+            > 0
+    }
+
+    fn health(&mut self) -> serde_json::Value {
+        let client = self.start("/.dovetail/health", "");
+        let got = self.finish(client);
+        serde_json::from_slice(&got.body).unwrap()
+    }
+
+    /// The data file of the only object.
+    fn data_path(&mut self) -> String {
+        let mut paths = self.world.disk(self.cache).paths();
+        let path = paths.find(|path| path.ends_with(".data"));
+        path.expect("a data file").to_owned()
+    }
+
+    fn run(&mut self, seconds: u64) {
+        self.world.run_for(Duration::from_secs(seconds));
+    }
+}
+
+#[test]
+fn a_miss_then_hits() {
+    let mut scene = Scene::new();
+    scene.whole("MISS");
+    let fetched = scene.served();
+    assert_eq!(
+        fetched,
+        LENGTH as u64 + 1,
+        "one copy, and the byte of the probe"
+    );
+    scene.whole("HIT");
+    scene.whole("HIT");
+    assert_eq!(scene.served(), fetched);
+    let health = scene.health();
+    let length = LENGTH as u64;
+    assert_eq!(health["hits"], 2);
+    assert_eq!(health["misses"], 1);
+    assert_eq!(health["bytes_served"], 3 * length);
+    assert_eq!(health["bytes_from_origin"], length);
+    assert_eq!(health["bytes_saved"], 2 * length);
+    assert_eq!(health["objects"], 1);
+    assert_eq!(health["bytes"], length);
+    assert_eq!(health["status"], "ok");
+    let first = &scene.origin().requests[0];
+    assert_eq!(first.target, "/f");
+    let client = scene.start("/.dovetail/metrics", "");
+    let text = String::from_utf8(scene.finish(client).body).unwrap();
+    assert!(text.contains("\ndovetail_cache_hits_total 2\n") && text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn fifty_clients_cost_one_copy() {
+    let mut scene = Scene::with(3, 20 * MIB, config());
+    let target = "/f?cacheHostOrigin=origin";
+    let clients: Vec<HostId> = (0..50).map(|_| scene.start(target, "")).collect();
+    for client in clients {
+        let got = scene.finish(client);
+        assert!(got.body == scene.content);
+    }
+    assert_eq!(scene.served(), 20 * MIB as u64 + 1);
+}
+
+#[test]
+fn parts_are_served_and_only_their_slices_fetched() {
+    let mut scene = Scene::new();
+    let got = scene.get("Range: bytes=2097152-3145727\r\n");
+    assert_eq!((got.status(), got.x_cache()), (206, "MISS"));
+    assert_eq!(
+        got.field("content-range"),
+        Some(&*format!("bytes 2097152-3145727/{LENGTH}"))
+    );
+    assert!(got.body == scene.content[2 * MIB..3 * MIB]);
+    assert_eq!(scene.served(), MIB as u64 + 1);
+    let again = scene.get("Range: bytes=2100000-2100009\r\n");
+    assert_eq!(again.x_cache(), "HIT");
+    assert!(again.body == scene.content[2_100_000..2_100_010]);
+    let tail = scene.get("Range: bytes=-5\r\n");
+    assert!(tail.body == scene.content[LENGTH - 5..]);
+    let across = scene.get("Range: bytes=1048570-2097160\r\n");
+    assert!(across.body == scene.content[1_048_570..2_097_161]);
+    let past = scene.get(&format!("Range: bytes={LENGTH}-\r\n"));
+    assert_eq!(past.status(), 416);
+    assert_eq!(
+        past.field("content-range"),
+        Some(&*format!("bytes */{LENGTH}"))
+    );
+    let etag = got.field("etag").unwrap().to_owned();
+    let unchanged = scene.get(&format!("If-None-Match: {etag}\r\n"));
+    assert_eq!((unchanged.status(), unchanged.body.len()), (304, 0));
+    let guarded = scene.get(&format!("Range: bytes=0-9\r\nIf-Range: {etag}\r\n"));
+    assert_eq!(guarded.status(), 206);
+    let other = scene.get("Range: bytes=0-9\r\nIf-Range: \"other\"\r\n");
+    assert_eq!((other.status(), other.body.len()), (200, LENGTH));
+    let head = scene.ask("HEAD", "/f?cacheHostOrigin=origin", "", "cache");
+    let head = scene.finish(head);
+    assert_eq!(head.field("content-length"), Some(&*LENGTH.to_string()));
+    assert!(head.body.is_empty());
+}
+
+#[test]
+fn the_host_field_names_the_origin_too() {
+    let mut scene = Scene::new();
+    let client = scene.ask("GET", "/f", "", "origin");
+    assert!(scene.finish(client).body == scene.content);
+    let served = scene.served();
+    scene.whole("HIT");
+    assert_eq!(scene.served(), served);
+}
+
+#[test]
+fn a_file_that_changed_is_another_object() {
+    let mut scene = Scene::new();
+    scene.whole("MISS");
+    let newer = scene.world.content("newer", LENGTH);
+    scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+        origin.set_content("*", newer.clone());
+    });
+    scene.whole("HIT");
+    scene.run(601);
+    scene.content = newer;
+    scene.whole("MISS");
+    scene.whole("HIT");
+    assert_eq!(scene.health()["objects"], 1);
+    let disk = scene.world.disk(scene.cache);
+    assert_eq!(
+        disk.paths().filter(|path| path.ends_with(".data")).count(),
+        1
+    );
+}
+
+#[test]
+fn a_file_that_is_still_the_same_is_asked_for_and_not_fetched() {
+    let mut scene = Scene::new();
+    scene.whole("MISS");
+    let served = scene.served();
+    scene.run(601);
+    scene.whole("HIT");
+    assert!(scene.served() <= served + 1);
+    let requests = scene.origin().requests.len();
+    scene.whole("HIT");
+    assert_eq!(scene.origin().requests.len(), requests, "fresh again");
+}
+
+#[test]
+fn two_versions_are_never_mixed() {
+    let mut scene = Scene::with(5, 12 * MIB, config());
+    let newer = scene.world.content("newer", 12 * MIB);
+    scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+        origin.change_after(3 * MIB as u64, newer.clone());
+        origin.add_fault(
+            When::Requests(1..2),
+            Fault::Truncate {
+                after: 3 * MIB as u64,
+            },
+        );
+    });
+    let got = scene.get("");
+    assert_eq!(got.status(), 200);
+    assert!(got.body.len() < 12 * MIB, "broken off");
+    assert!(got.body[..] == scene.content[..got.body.len()]);
+    scene.content = newer;
+    scene.whole("MISS");
+}
+
+#[test]
+fn hits_go_on_while_the_origin_is_down() {
+    let mut scene = Scene::new();
+    scene.whole("MISS");
+    scene.world.kill(scene.origin, Kill::Process);
+    scene.whole("HIT");
+    scene.run(601);
+    scene.whole("STALE");
+    scene.whole("STALE");
+    let other = scene.start("/other?cacheHostOrigin=origin", "");
+    let other = scene.finish(other);
+    assert_eq!(other.status(), 502);
+    assert!(
+        String::from_utf8(other.body)
+            .unwrap()
+            .contains("http://origin/other")
+    );
+}
+
+#[test]
+fn an_origin_in_trouble_is_not_asked_again_at_once() {
+    let mut scene = Scene::new();
+    scene.whole("MISS");
+    scene.run(601);
+    scene.refuse_with(503);
+    let before = scene.origin().requests.len();
+    scene.whole("STALE");
+    scene.whole("STALE");
+    assert_eq!(scene.origin().requests.len(), before + 1);
+    scene.heal();
+    scene.run(31);
+    scene.whole("HIT");
+}
+
+#[test]
+fn what_the_origin_refuses_is_passed_on_and_not_kept() {
+    let mut scene = Scene::new();
+    scene.refuse_with(404);
+    let got = scene.get("");
+    assert_eq!(got.status(), 404);
+    assert!(
+        String::from_utf8(got.body)
+            .unwrap()
+            .contains("origin answered 404")
+    );
+    assert_eq!(scene.health()["objects"], 0);
+    scene.heal();
+    scene.whole("MISS");
+    scene.run(601);
+    scene.refuse_with(410);
+    assert_eq!(scene.get("").status(), 410);
+    assert_eq!(scene.health()["objects"], 0, "nor what was kept before");
+}
+
+#[test]
+fn others_hosts_are_refused() {
+    let mut scene = Scene::new();
+    for (target, host, status) in [
+        ("/f?cacheHostOrigin=evil.net", "cache", 403),
+        ("/f?cacheHostOrigin=origin:8080", "cache", 403),
+        ("/f?cacheHostOrigin=127.0.0.1", "cache", 403),
+        ("/f?cacheHostOrigin=10.0.0.1", "cache", 403),
+        ("/f?cacheHostOrigin=[::1]", "cache", 403),
+        ("/f?cacheHostOrigin=169.254.169.254", "cache", 403),
+        ("/f?cacheHostOrigin=origin.evil.net", "cache", 403),
+        ("/f?cacheHostOrigin=u:p@origin", "cache", 400),
+        ("/f?cacheHostOrigin=origin/x", "cache", 400),
+        (
+            "/f?cacheHostOrigin=origin&cacheHostOrigin=evil.net",
+            "cache",
+            400,
+        ),
+        (
+            "/f?cacheHostOrigin=origin&cacheHostOriginScheme=gopher",
+            "cache",
+            400,
+        ),
+        ("/f", "cache", 403),
+        ("http://evil.net/f", "cache", 403),
+    ] {
+        let client = scene.ask("GET", target, "", host);
+        let got = scene.finish(client);
+        assert_eq!(got.status(), status, "{target}");
+        if status == 403 {
+            let text = String::from_utf8(got.body).unwrap();
+            assert!(text.contains("--allow "), "{text}");
+        }
+    }
+    assert_eq!(scene.origin().connections, 0);
+    let post = scene.ask("POST", "/f?cacheHostOrigin=origin", "", "cache");
+    assert_eq!(scene.finish(post).status(), 405);
+}
+
+#[test]
+fn wildcards_do_not_reach_the_own_network() {
+    for (allow, status) in [("*.example.org", 403), ("in.example.org", 200)] {
+        let allow = vec![allow.parse().unwrap()];
+        let mut scene = Scene::with(1, LENGTH, CacheConfig { allow, ..config() });
+        scene.world.name("in.example.org", scene.origin);
+        let client = scene.start("/f?cacheHostOrigin=in.example.org", "");
+        assert_eq!(scene.finish(client).status(), status);
+        assert_eq!(scene.origin().requests.is_empty(), status == 403);
+    }
+}
+
+#[test]
+fn redirects_lead_only_to_allowed_hosts() {
+    for (to, status) in [("http://origin/g", 200), ("http://evil.net/g", 403)] {
+        let mut scene = Scene::new();
+        let fault = Fault::Redirect {
+            status: 302,
+            to: to.into(),
+        };
+        scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+            origin.add_fault(When::Path("/f".into()), fault);
+        });
+        let got = scene.get("");
+        assert_eq!(got.status(), status);
+        assert!(status != 200 || got.body == scene.content);
+    }
+}
+
+#[test]
+fn a_loop_is_cut() {
+    let mut world = World::new(1);
+    let allow = vec!["loop".parse().unwrap()];
+    let machine = Cache::new(CacheConfig { allow, ..config() }, [3; 32]);
+    let spec = HostSpec::at("10.0.0.2").listen(Listener::Http, 80);
+    let cache = world.host("cache", machine, spec);
+    world.name("loop", cache);
+    let to = Endpoint {
+        host: Host::Name("loop".into()),
+        port: 80,
+        tls: None,
+    };
+    let say = "GET /f HTTP/1.1\r\nHost: loop\r\nConnection: close\r\n\r\n";
+    let reader = Reader::new(to, Bytes::from(say), 1 << 20, Duration::ZERO);
+    let client = world.host("client", reader, HostSpec::at("10.0.0.3"));
+    let done = |w: &World| w.machine::<Reader>(client).is_done();
+    world.run_until(done, MINUTE).expect("an end");
+    let text = world.machine::<Reader>(client).bytes();
+    assert!(text.starts_with(b"HTTP/1.1 508 "));
+}
+
+#[test]
+fn what_is_kept_outlives_a_restart() {
+    let mut scene = Scene::new();
+    scene.whole("MISS");
+    scene.run(5);
+    let served = scene.served();
+    scene.restart(Kill::Process);
+    scene.whole("HIT");
+    scene.restart(Kill::Power);
+    scene.whole("HIT");
+    assert_eq!(scene.served(), served);
+    let stop = scene.world.command(scene.cache, Command::Shutdown);
+    let stopped = |w: &World| w.reply(stop).is_some();
+    scene.world.run_until(stopped, MINUTE).expect("an end");
+    assert_eq!(scene.world.disk(scene.cache).open_files(), 0);
+}
+
+#[test]
+fn a_power_cut_at_any_moment_costs_no_wrong_byte() {
+    for seed in 0..20 {
+        let mut scene = Scene::with(seed, LENGTH, config());
+        let client = scene.start("/f?cacheHostOrigin=origin", "");
+        scene.world.run_for(Duration::from_millis(20 * seed));
+        scene.world.kill(client, Kill::Process);
+        scene.restart(Kill::Power);
+        let got = scene.get("");
+        assert!(
+            got.status() == 200 && got.body == scene.content,
+            "seed {seed}"
+        );
+        scene.whole("HIT");
+    }
+}
+
+#[test]
+fn a_damaged_slice_is_fetched_anew_and_said() {
+    let mut scene = Scene::new();
+    scene.whole("MISS");
+    scene.run(5);
+    let path = scene.data_path();
+    let mut bytes = scene.world.disk(scene.cache).get(&path).unwrap().to_vec();
+    bytes[3 * MIB + 7] ^= 1;
+    scene.world.kill(scene.cache, Kill::Process);
+    scene.world.disk(scene.cache).put(&path, Bytes::from(bytes));
+    let machine = Cache::new(scene.config.clone(), [7; 32]);
+    scene.world.restart(scene.cache, machine);
+    let served = scene.served();
+    let got = scene.get("");
+    assert!(got.body == scene.content);
+    assert_eq!(scene.served() - served, MIB as u64);
+    assert!(scene.says("slice 3 is damaged"));
+    assert_eq!(scene.health()["slices_damaged"], 1);
+    scene.whole("HIT");
+    // A file cut short is as good as one with wrong bytes.
+    scene.run(5);
+    scene.world.kill(scene.cache, Kill::Process);
+    scene
+        .world
+        .disk(scene.cache)
+        .put(&path, scene.content.slice(..MIB));
+    let machine = Cache::new(scene.config.clone(), [7; 32]);
+    scene.world.restart(scene.cache, machine);
+    let got = scene.get("");
+    assert!(got.body == scene.content);
+}
+
+#[test]
+fn a_full_disk_stops_storing_and_not_serving() {
+    let mut scene = Scene::with(1, 30 * MIB, config());
+    scene.world.disk(scene.cache).faults.full_after = Some(3 * MIB as u64);
+    let got = scene.get("");
+    assert!(got.body == scene.content);
+    assert!(scene.says("cannot store"));
+    scene.world.disk(scene.cache).faults.full_after = None;
+    let again = scene.get("");
+    assert!(again.body == scene.content);
+    scene.whole("HIT");
+}
+
+#[test]
+fn a_file_beyond_the_quota_is_served_and_what_fits_is_kept() {
+    let quota_bytes = 4 * MIB as u64;
+    let config = CacheConfig {
+        quota_bytes,
+        ..config()
+    };
+    let mut scene = Scene::with(1, 20 * MIB, config);
+    let target = "/f?cacheHostOrigin=origin";
+    let clients: Vec<HostId> = (0..5).map(|_| scene.start(target, "")).collect();
+    for client in clients {
+        assert!(scene.finish(client).body == scene.content);
+    }
+    let kept = scene.health()["bytes"].as_u64().unwrap();
+    assert!(kept <= quota_bytes && kept > 0, "{kept}");
+}
+
+#[test]
+fn what_was_not_used_for_longest_goes_first() {
+    let config = CacheConfig {
+        quota_bytes: 12 * MIB as u64,
+        ..config()
+    };
+    let mut scene = Scene::with(1, 5 * MIB, config);
+    let mut get = |name: &str| {
+        scene.run(1);
+        let client = scene.start(&format!("/{name}?cacheHostOrigin=origin"), "");
+        let got = scene.finish(client);
+        assert!(got.body == scene.content);
+        got.x_cache().to_owned()
+    };
+    assert_eq!([get("a"), get("b"), get("a")], ["MISS", "MISS", "HIT"]);
+    assert_eq!([get("c"), get("a"), get("b")], ["MISS", "HIT", "MISS"]);
+    assert!(scene.health()["bytes"].as_u64().unwrap() <= 12 * MIB as u64);
+    scene.run(5);
+    let files = scene.world.disk(scene.cache).paths().count();
+    assert_eq!(files, 4, "two objects");
+}
+
+#[test]
+fn an_origin_without_ranges_is_one_stream_for_all() {
+    let mut scene = Scene::new();
+    scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+        origin.add_fault(When::Always, Fault::IgnoreRange);
+    });
+    let target = "/f?cacheHostOrigin=origin";
+    let clients: Vec<HostId> = (0..5).map(|_| scene.start(target, "")).collect();
+    for client in clients {
+        assert!(scene.finish(client).body == scene.content);
+    }
+    scene.whole("HIT");
+    assert!(scene.served() < 2 * LENGTH as u64);
+}
+
+#[test]
+fn an_origin_that_stumbles_is_asked_for_the_rest() {
+    let mut scene = Scene::new();
+    scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+        let after = 2 * MIB as u64 + 77;
+        origin.add_fault(When::Requests(1..3), Fault::Reset { after });
+    });
+    scene.whole("MISS");
+    scene.whole("HIT");
+}
+
+#[test]
+fn clients_that_leave_stop_the_fill() {
+    let mut scene = Scene::with(1, 60 * MIB, config());
+    let client = scene.start("/f?cacheHostOrigin=origin", "");
+    scene.world.run_for(Duration::from_millis(400));
+    scene.world.kill(client, Kill::Process);
+    scene.run(5);
+    let served = scene.served();
+    assert!(served < 40 * MIB as u64, "{served}");
+    scene.run(60);
+    assert_eq!(scene.served(), served);
+    assert_eq!(scene.world.disk(scene.cache).open_files(), 0);
+    scene.whole("MISS");
+    assert!(scene.served() < 66 * MIB as u64, "what was stored is used");
+}
+
+#[test]
+fn a_length_nobody_tells_is_refused_with_a_reason() {
+    for fault in [Fault::Chunked, Fault::NoLength] {
+        let mut scene = Scene::new();
+        scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+            origin.add_fault(When::Always, Fault::IgnoreRange);
+            origin.add_fault(When::Always, fault);
+        });
+        let got = scene.get("");
+        assert_eq!(got.status(), 502);
+        let text = String::from_utf8(got.body).unwrap();
+        assert!(text.contains("does not say how long"), "{text}");
+    }
+}
+
+#[test]
+fn without_validators_nothing_tells_that_it_is_the_same() {
+    let mut scene = Scene::new();
+    scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+        origin.add_fault(When::Always, Fault::NoValidators);
+    });
+    scene.whole("MISS");
+    scene.whole("HIT");
+    scene.run(601);
+    scene.whole("MISS");
+}
+
+#[test]
+fn a_slow_client_holds_nobody_back_and_costs_no_second_copy() {
+    let mut scene = Scene::with(2, 30 * MIB, config());
+    let to = Endpoint {
+        host: Host::Name("cache".into()),
+        port: 80,
+        tls: None,
+    };
+    let say = "GET /f?cacheHostOrigin=origin HTTP/1.1\r\nHost: cache\r\nConnection: close\r\n\r\n";
+    let every = Duration::from_millis(100);
+    let slow = Reader::new(to, Bytes::from(say), 256 * 1024, every);
+    let slow = scene.world.host("slow", slow, HostSpec::at("10.2.0.1"));
+    let before = scene.world.now();
+    let got = scene.get("");
+    assert!(got.body == scene.content);
+    assert!(scene.world.now() - before < Duration::from_secs(3));
+    let got = scene.finish(slow);
+    assert!(got.body == scene.content);
+    assert!(scene.world.now() - before > Duration::from_secs(10));
+    assert_eq!(scene.served(), 30 * MIB as u64 + 1);
+}
+
+#[test]
+fn an_origin_that_dies_in_the_middle_ends_the_answer_in_the_middle() {
+    let mut scene = Scene::with(2, 30 * MIB, config());
+    let client = scene.start("/f?cacheHostOrigin=origin", "");
+    scene.world.run_for(Duration::from_millis(300));
+    scene.world.kill(scene.origin, Kill::Process);
+    let got = scene.finish(client);
+    assert_eq!(got.status(), 200);
+    assert!(got.body.len() < scene.content.len());
+    assert!(got.body[..] == scene.content[..got.body.len()]);
+    // What is stored of it is still given away.
+    let part = scene.get("Range: bytes=0-99\r\n");
+    assert_eq!((part.status(), part.x_cache()), (206, "HIT"));
+    assert!(part.body == scene.content[..100]);
+}

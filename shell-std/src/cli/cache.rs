@@ -1,0 +1,68 @@
+//! `cache`: a connected cache of allowed origins, until it is stopped.
+
+use super::args::{CacheArgs, Global};
+use super::env;
+use super::home::{Home, absolute, utf8};
+use super::out::Out;
+use super::serve::{Bound, http_ready, serve};
+use crate::dnssd::{self, Announcement};
+use crate::host::words;
+use crate::{ListenOn, Options, Runtime};
+use dovetail_core::cache::{Cache, CacheConfig};
+use dovetail_core::command::Level;
+use dovetail_core::failure::{Failure, FailureKind};
+use dovetail_core::machine::Listener;
+use std::cell::RefCell;
+use std::fs;
+use std::path::PathBuf;
+
+pub(crate) fn cache<R: Runtime>(
+    args: &CacheArgs,
+    global: &Global,
+    out: Out,
+) -> Result<(), Failure> {
+    let folder = folder(args, global)?;
+    let dir = utf8(&folder)?;
+    fs::create_dir_all(&folder).map_err(|e| {
+        let what = format!("cannot make the folder {dir}");
+        Failure::new(FailureKind::Disk, what, words(&e)).remedy("choose another with --folder")
+    })?;
+    let config = CacheConfig {
+        dir: dir.clone(),
+        allow: args.allow.clone(),
+        https_origins: args.https_origins.clone(),
+        proxies: env::proxies()?,
+        quota_bytes: args.quota,
+        revalidate: args.revalidate,
+    };
+    let mut options = Options::default();
+    options
+        .listen
+        .push((Listener::Http, ListenOn::Tcp(args.listen)));
+    let machine = Cache::new(config, env::seed()?);
+    let announcement = RefCell::new(None);
+    serve::<R>(machine, options, out, |bound| {
+        if args.announce {
+            *announcement.borrow_mut() = announce(bound, out);
+        }
+        http_ready("cache", "clients", bound)
+    })
+}
+
+fn folder(args: &CacheArgs, global: &Global) -> Result<PathBuf, Failure> {
+    match &args.folder {
+        Some(folder) => absolute(folder),
+        None => {
+            let home = Home::new(global.home.as_deref())?;
+            Ok(home.as_ref().join("cache-server"))
+        }
+    }
+}
+
+/// Let the local network know; without that the cache still serves whoever knows it.
+fn announce(bound: &Bound, out: Out) -> Option<Announcement> {
+    let port = bound.get(&Listener::Http)?.port();
+    let told = dnssd::announce(dnssd::CACHE, &dnssd::host_name(), port, &[]);
+    told.map_err(|why| out.log(Level::Warn.into(), &why.to_string()))
+        .ok()
+}
