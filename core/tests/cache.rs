@@ -700,3 +700,50 @@ fn an_origin_that_dies_in_the_middle_ends_the_answer_in_the_middle() {
     assert_eq!((part.status(), part.x_cache()), (206, "HIT"));
     assert!(part.body == scene.content[..100]);
 }
+
+#[test]
+fn a_name_that_moves_into_the_own_network_is_not_followed() {
+    let allow = vec!["*.example.org".parse().unwrap()];
+    let mut scene = Scene::with(1, LENGTH, CacheConfig { allow, ..config() });
+    let server = FaultyOrigin::new(scene.content.clone());
+    let spec = HostSpec::at("93.184.216.34").listen(Listener::Http, 80);
+    let public = scene.world.host("public", server, spec);
+    scene.world.name("a.example.org", public);
+    scene.world.name("a.example.org", scene.origin);
+    let target = "/f?cacheHostOrigin=a.example.org";
+    let client = scene.start(target, "Range: bytes=0-9\r\n");
+    assert!(scene.finish(client).body == scene.content[..10]);
+    scene.world.kill(public, Kill::Process);
+    let client = scene.start(target, "Range: bytes=4194304-4194313\r\n");
+    let got = scene.finish(client);
+    assert_eq!(got.status(), 502);
+    let text = String::from_utf8(got.body).unwrap();
+    assert!(text.contains("in a network of our own"), "{text}");
+    assert!(scene.origin().requests.is_empty());
+}
+
+#[test]
+fn https_origins() {
+    let told = "/f?cacheHostOrigin=secure&cacheHostOriginScheme=https";
+    for (target, https_origins) in [
+        (told, vec![]),
+        ("/f?cacheHostOrigin=secure", vec!["secure".parse().unwrap()]),
+    ] {
+        let allow = vec!["secure".parse().unwrap()];
+        let config = CacheConfig {
+            allow,
+            https_origins,
+            ..config()
+        };
+        let mut scene = Scene::with(1, LENGTH, config);
+        let server = FaultyOrigin::new(scene.content.clone());
+        // Nothing but port 443.
+        let spec = HostSpec::at("10.0.0.9").listen(Listener::Http, 443);
+        let secure = scene.world.host("secure", server, spec);
+        scene.world.name("secure", secure);
+        let client = scene.start(target, "");
+        let got = scene.finish(client);
+        assert_eq!(got.status(), 200, "{target}");
+        assert!(got.body == scene.content);
+    }
+}
