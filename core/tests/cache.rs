@@ -664,6 +664,29 @@ fn without_validators_nothing_tells_that_it_is_the_same() {
 }
 
 #[test]
+fn without_validators_no_two_versions_are_mixed() {
+    let mut scene = Scene::new();
+    scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+        origin.add_fault(When::Always, Fault::NoValidators);
+    });
+    let part = scene.get("Range: bytes=0-1999999\r\n");
+    assert!(part.body == scene.content[..2_000_000]);
+    scene.run(1);
+    // The client has left; the next one must not get the rest of another file behind what is here.
+    let other = scene.world.content("another", scene.content.len());
+    scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+        origin.set_content("*", other.clone());
+    });
+    let whole = scene.get("");
+    let one = whole.body == other || whole.body == scene.content;
+    assert!(one, "a mixture");
+    let again = scene.get("");
+    assert!(again.body == whole.body);
+    let part = scene.get("Range: bytes=2000000-2000999\r\n");
+    assert!(part.body == whole.body[2_000_000..2_001_000]);
+}
+
+#[test]
 fn a_slow_client_holds_nobody_back_and_costs_no_second_copy() {
     let mut scene = Scene::with(2, 30 * MIB, config());
     let to = Endpoint {

@@ -108,6 +108,7 @@ impl Cache {
         visitor.transfer = Some(transfer);
         let known = self.store.find(&url.to_string());
         let object = known.and_then(|id| self.store.objects.get(&id));
+        let object = object.filter(|object| !object.dead);
         if let (Some(id), Some(object)) = (known, object) {
             let fresh = object.is_fresh(self.now);
             if fresh || self.now.mono < object.rest_until {
@@ -155,6 +156,7 @@ impl Cache {
         let (now, url) = (self.now, &probe.url);
         let known = self.store.find(&url.to_string());
         let object = known.and_then(|id| self.store.objects.get_mut(&id));
+        let object = object.filter(|object| !object.dead);
         let served = match (finding, object) {
             (Finding::Same(freshness), Some(object)) => {
                 object.refresh(freshness.max_age_s, self.revalidate, now);

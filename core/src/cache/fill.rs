@@ -85,7 +85,7 @@ impl Object {
         let mut filling = Filling::Going;
         for event in core::mem::take(&mut self.fill.events) {
             match event {
-                WebEvent::Facts { ranges, .. } => self.ranges = ranges,
+                WebEvent::Facts { ranges, .. } => self.ranges = ranges && !self.is_unproved(),
                 WebEvent::Bytes {
                     lane,
                     offset,
@@ -94,6 +94,9 @@ impl Object {
                     received += bytes.len() as u64;
                     *self.fill.held.entry(lane).or_default() += bytes.len();
                     self.on_fill_bytes(offset, bytes);
+                }
+                WebEvent::Failed { why, .. } if self.is_unproved() && !self.is_whole() => {
+                    filling = Filling::Failed(why);
                 }
                 WebEvent::Finished { lane } | WebEvent::Failed { lane, .. } => {
                     self.fill.lanes.remove(&lane);
@@ -143,6 +146,11 @@ impl Object {
             return self.end_fill(orders);
         }
         orders.fx.owner = self.id;
+        let begun = !self.is_empty() && self.fill.web.is_none();
+        self.dead |= begun && self.is_unproved() && !self.is_whole();
+        if self.dead && self.fill.web.is_none() {
+            return;
+        }
         self.release(now, orders);
         loop {
             if let Some(web) = &mut self.fill.web
@@ -188,6 +196,10 @@ impl Object {
 
     /// The run of slices to be asked for next, and whether somebody waits for it now.
     fn next_run(&self) -> Option<(Range<u32>, bool)> {
+        if self.is_unproved() {
+            let first = self.fill.lanes.is_empty() && !self.is_whole();
+            return first.then(|| (0..self.slices(), true));
+        }
         let lacks = |slice: u32| !self.is_here(slice) && !self.fill.claims(slice);
         let mut best: Option<(u32, u32, u32)> = None;
         for left in self.readers.values().filter(|left| !left.is_empty()) {
@@ -240,6 +252,8 @@ impl Object {
     }
 
     pub(super) fn end_fill(&mut self, orders: &mut Orders) {
+        // The rest might be of another version.
+        self.dead |= self.fill.web.is_some() && self.is_unproved() && !self.is_whole();
         if let Some(mut web) = self.fill.web.take() {
             web.close(&mut orders.fx);
         }

@@ -142,7 +142,13 @@ impl Object {
             recording: false,
             rest_until: Mono::ZERO,
         };
-        object.refresh(found.freshness.max_age_s, default_age, now);
+        object.ranges &= !object.is_unproved();
+        let max_age_s = if found.freshness.no_store {
+            Some(0)
+        } else {
+            found.freshness.max_age_s
+        };
+        object.refresh(max_age_s, default_age, now);
         object
     }
 
@@ -168,7 +174,8 @@ impl Object {
                 object.stored += object.slice_len(*slice);
             }
         }
-        Some(object)
+        let is_sure = !object.is_unproved() || object.is_whole();
+        is_sure.then_some(object)
     }
 
     pub(super) fn record(&self) -> Bytes {
@@ -209,6 +216,20 @@ impl Object {
 
     pub(super) const fn checked_unix_us(&self) -> i64 {
         self.checked_unix_us
+    }
+
+    /// Nothing tells two versions of it apart: it is one stream from one connection, whole or nothing.
+    pub(super) fn is_unproved(&self) -> bool {
+        let guard = self.validator.as_ref().and_then(Validator::if_range);
+        guard.is_none()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.digests.is_empty() && self.memory.is_empty()
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        (0..self.slices()).all(|slice| self.is_here(slice))
     }
 
     pub(super) fn slices(&self) -> u32 {
