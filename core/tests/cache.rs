@@ -10,6 +10,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use dovetail_core::cache::{Cache, CacheConfig};
 use dovetail_core::command::{Command, Event};
+use dovetail_core::host::{DiskSpace, HostFacts};
 use dovetail_core::machine::{Endpoint, Host, Listener};
 use dovetail_core::sim::origin::{Fault, FaultyOrigin, When};
 use dovetail_core::sim::toys::Reader;
@@ -684,6 +685,34 @@ fn without_validators_no_two_versions_are_mixed() {
     assert!(again.body == whole.body);
     let part = scene.get("Range: bytes=2000000-2000999\r\n");
     assert!(part.body == whole.body[2_000_000..2_001_000]);
+}
+
+#[test]
+fn the_disk_is_never_filled() {
+    let mut scene = Scene::new();
+    scene.whole("MISS");
+    scene.whole("HIT");
+    let tell = |scene: &mut Scene, free_bytes: u64| {
+        let disk = DiskSpace {
+            free_bytes,
+            total_bytes: 1 << 30,
+        };
+        let facts = HostFacts {
+            disk: Some(disk),
+            ..HostFacts::default()
+        };
+        scene.world.host_facts(scene.cache, facts);
+        scene.run(1);
+    };
+    // Less than the 256 MiB that stay free: what is stored goes, and nothing more is kept.
+    tell(&mut scene, 100 << 20);
+    let used = scene.world.disk(scene.cache).used();
+    assert!(used < 1 << 20, "{used}");
+    scene.whole("MISS");
+    scene.whole("MISS");
+    tell(&mut scene, 900 << 20);
+    scene.whole("MISS");
+    scene.whole("HIT");
 }
 
 #[test]

@@ -164,6 +164,7 @@ impl Cache {
             | Input::Opened { stream, .. }
             | Input::Secured { stream } => self.upstream(*stream, false, input),
             Input::Closed { stream, .. } => self.upstream(*stream, true, input),
+            Input::Host(facts) => self.store.on_disk_space(facts, &mut self.orders),
             Input::Disk { op, done } => self.disk(*op, done.clone()),
             Input::Hashed { op, done } => {
                 let doing = self.orders.answered(*op);

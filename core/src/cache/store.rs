@@ -7,8 +7,10 @@ use super::object::Object;
 use super::orders::{Doing, Id, Orders};
 use super::record::{Record, data_path, record_path};
 use crate::content::Digest;
+use crate::host::HostFacts;
 use crate::limits::CACHE_OBJECTS_MAX;
 use crate::machine::{DiskDone, DiskError, DiskOp};
+use crate::policy::headroom_bytes;
 use crate::time::Now;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -19,6 +21,8 @@ use alloc::vec::Vec;
 pub(super) struct Store {
     pub dir: String,
     pub quota_bytes: u64,
+    /// What may still be stored without filling the disk, as far as is known.
+    spare_bytes: Option<u64>,
     pub objects: BTreeMap<Id, Object>,
     by_url: BTreeMap<String, Id>,
     /// Records still to be read at the start; `None` before the folder was listed.
@@ -34,6 +38,7 @@ impl Store {
         Self {
             dir,
             quota_bytes,
+            spare_bytes: None,
             objects: BTreeMap::new(),
             by_url: BTreeMap::new(),
             to_load: None,
@@ -171,10 +176,28 @@ impl Store {
         self.objects.values().map(|object| object.stored).sum()
     }
 
+    /// What the disk is like now. If less is free than should be, what is stored makes way.
+    pub(super) fn on_disk_space(&mut self, facts: &HostFacts, orders: &mut Orders) {
+        let headroom = headroom_bytes(facts);
+        self.spare_bytes = None;
+        let Some(mut free) = facts.disk.map(|disk| disk.free_bytes) else {
+            return;
+        };
+        let mut before = self.bytes();
+        while free < headroom && self.evict_one(0, orders) {
+            let now = self.bytes();
+            free = free.saturating_add(before - now);
+            before = now;
+        }
+        self.spare_bytes = Some(free.saturating_sub(headroom));
+    }
+
     /// Evict what was not used for longest, until so much more fits; false if it cannot.
     pub(super) fn make_room(&mut self, len: u64, keep: Id, orders: &mut Orders) -> bool {
         loop {
-            if self.bytes().saturating_add(len) <= self.quota_bytes {
+            let fits = self.bytes().saturating_add(len) <= self.quota_bytes;
+            if fits && self.spare_bytes.is_none_or(|spare| spare >= len) {
+                self.spare_bytes = self.spare_bytes.map(|spare| spare - len);
                 return true;
             }
             if !self.evict_one(keep, orders) {
@@ -188,9 +211,10 @@ impl Store {
             |object: &&Object| object.id != keep && object.is_idle() && object.stored > 0;
         let idle = self.objects.values().filter(evictable);
         let oldest = idle.min_by_key(|object| (object.used_unix_us, object.id));
-        let Some(id) = oldest.map(|object| object.id) else {
+        let Some((id, stored)) = oldest.map(|object| (object.id, object.stored)) else {
             return false;
         };
+        self.spare_bytes = self.spare_bytes.map(|spare| spare + stored);
         self.retire(id, orders);
         true
     }

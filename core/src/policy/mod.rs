@@ -369,16 +369,21 @@ fn shelf(settings: &Settings, facts: &HostFacts, usage: &Usage) -> ShelfLimits {
         Some(bytes) => Some(bytes),
         None => facts.disk.map(of_disk),
     };
-    let headroom = facts
-        .disk
-        .map_or(0, |disk| disk.total_bytes / HEADROOM_SHARE);
     ShelfLimits {
         quota_bytes,
-        headroom_bytes: headroom.clamp(HEADROOM_BYTES_MIN, HEADROOM_BYTES_MAX),
+        headroom_bytes: headroom_bytes(facts),
         max_age: (!settings.max_cache_age.is_zero()).then_some(settings.max_cache_age),
         min_file_bytes: settings.min_file_size_to_cache,
         slots: settings.upload_slots,
     }
+}
+
+/// What stays free on the disk, whatever a quota says: a twentieth of it, within reason.
+pub fn headroom_bytes(facts: &HostFacts) -> u64 {
+    let share = facts
+        .disk
+        .map_or(0, |disk| disk.total_bytes / HEADROOM_SHARE);
+    share.clamp(HEADROOM_BYTES_MIN, HEADROOM_BYTES_MAX)
 }
 
 fn next_change(settings: &Settings, now: Wall) -> Option<Duration> {
@@ -395,7 +400,6 @@ fn next_change(settings: &Settings, now: Wall) -> Option<Duration> {
 /// What peers must give to a download somebody waits for, lest HTTP tops up; as for the others at least.
 const FOREGROUND_QOS: u64 = 2_500 * 1024;
 
-/// A twentieth of the disk stays free, within reason.
 const HEADROOM_SHARE: u64 = 20;
 const HEADROOM_BYTES_MIN: u64 = 256 * 1024 * 1024;
 const HEADROOM_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024;

@@ -1,13 +1,13 @@
 //! `cache`: a connected cache of allowed origins, until it is stopped.
 
 use super::args::{CacheArgs, Global};
-use super::env;
 use super::home::{Home, absolute, utf8};
 use super::out::Out;
-use super::serve::{Bound, http_ready, serve};
+use super::serve::{Bound, http_ready, serve_knowing};
+use super::{agent, env};
 use crate::dnssd::{self, Announcement};
 use crate::host::words;
-use crate::{ListenOn, Options, Runtime};
+use crate::{Handle, ListenOn, Options, Runtime};
 use dovetail_core::cache::{Cache, CacheConfig};
 use dovetail_core::command::Level;
 use dovetail_core::failure::{Failure, FailureKind};
@@ -41,7 +41,8 @@ pub(crate) fn cache<R: Runtime>(
         .push((Listener::Http, ListenOn::Tcp(args.listen)));
     let machine = Cache::new(config, env::seed()?);
     let announcement = RefCell::new(None);
-    serve::<R>(machine, options, out, |bound| {
+    let watch = |handle: &Handle| (agent::watch(&folder, handle), None);
+    serve_knowing::<R, _>(machine, options, out, watch, |bound| {
         if args.announce {
             *announcement.borrow_mut() = announce(bound, out);
         }
