@@ -5,7 +5,7 @@
 //!
 //! Decides: which content a connection belongs to, what a swarm's events mean to callers and coordinator.
 //! Never does: what happens inside one content (`swarm`), callers' HTTP (`api`), coordination (`announce`).
-//! Tested in `core/tests/swarm.rs`, `matrix.rs`, `resume.rs`, and over real sockets by both shells.
+//! Tested in `core/tests/swarm.rs`, `matrix.rs`, `resume.rs`, `trouble.rs`, and over real sockets by both shells.
 
 mod callers;
 mod dial;

@@ -14,7 +14,7 @@
 //! Invariants: nothing is written before it is verified against the highest rung available; every byte is
 //! counted once, useful in one class or wasted; what is begun in memory stays below `OPEN_BYTES_MAX`.
 //!
-//! Tested in `core/tests/swarm.rs`, `matrix.rs`, `resume.rs`.
+//! Tested in `core/tests/swarm.rs`, `matrix.rs`, `resume.rs`, `trouble.rs`.
 
 mod assembly;
 mod downlink;
