@@ -148,7 +148,7 @@ impl Targets {
         Some((index, url.clone()))
     }
 
-    fn pick_cache(&self, now: Now) -> Option<usize> {
+    pub(crate) fn pick_cache(&self, now: Now) -> Option<usize> {
         let caches = 0..self.list.len() - self.urls.len();
         let usable = |index: usize| {
             let target = self.list.get(index)?;

@@ -229,6 +229,11 @@ impl WebSource {
         })
     }
 
+    /// Would a cache server be asked if a lane were idle?
+    pub fn can_ask_cache(&self, now: Now) -> bool {
+        self.targets.pick_cache(now).is_some()
+    }
+
     /// Under a cap of the rate there is one connection, and little that may come on it at once.
     pub fn set_rate_cap(&mut self, bytes_per_s: u64) {
         let window = bytes_per_s.div_ceil(WINDOWS_PER_S);

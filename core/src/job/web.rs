@@ -680,19 +680,25 @@ impl Job {
         }
     }
 
-    /// With peers around no lane keeps a long span to itself.
+    /// With peers around no lane keeps a long span to itself, and none stays at the origin when a cache can be asked.
     fn shorten_lanes(&mut self, a: &mut Around<'_>) {
         let Some(geometry) = self.picker.as_ref().map(|p| *p.geometry()) else {
             return;
         };
-        let lanes: Vec<(Lane, u64)> = self
+        let web = self.web.source.as_ref();
+        let back = web.is_some_and(|web| web.can_ask_cache(a.now));
+        let lanes: Vec<(Lane, u64, bool)> = self
             .web
             .lanes
             .iter()
-            .map(|(l, w)| (*l, w.cursor.end()))
+            .map(|(l, w)| (*l, w.cursor.end(), back && !is_cache(w.source)))
             .collect();
-        for (lane, at) in lanes {
-            let keep = self.span_pieces(a.now, lane, a.sessions);
+        for (lane, at, leaves) in lanes {
+            let keep = if leaves {
+                1
+            } else {
+                self.span_pieces(a.now, lane, a.sessions)
+            };
             let next = at.div_ceil(geometry.piece_length().into()) as u32;
             if let Some(end) = next.checked_add(keep) {
                 self.cut_lane(lane, end, a);

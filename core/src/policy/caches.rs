@@ -12,6 +12,11 @@ use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
+/// Is it worth looking for cache servers by DNS-SD?
+pub const fn looks_for_caches(settings: &Settings) -> bool {
+    settings.cache_host_source.is_none() && settings.cache_host.is_empty()
+}
+
 pub(super) fn caches(
     settings: &Settings,
     facts: &HostFacts,
@@ -31,7 +36,7 @@ pub(super) fn caches(
         Some(CacheHostSource::Dhcp) if settings.cache_host.is_empty() => {
             ("cache_host_source", by_dhcp())
         }
-        None if settings.cache_host.is_empty() => ("cache_host_source", facts.found_caches.clone()),
+        None if looks_for_caches(settings) => ("cache_host_source", facts.found_caches.clone()),
         _ => ("cache_host", set()),
     };
     let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();

@@ -16,6 +16,7 @@ mod vpn;
 #[cfg(test)]
 mod tests;
 
+pub use caches::looks_for_caches;
 pub use civil::month_number;
 pub use peers::Known;
 pub use reason::{Code, Reason};

@@ -14,6 +14,7 @@ use dovetail_core::api::Line;
 use dovetail_core::failure::Failure;
 use dovetail_core::host::HostFacts;
 use dovetail_core::machine::Listener;
+use dovetail_core::policy::looks_for_caches;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn agent<R: Runtime>(
@@ -38,8 +39,8 @@ pub(crate) fn agent<R: Runtime>(
     let shelf = home.as_ref().join("shelf");
     config.shelf_dir = Some(utf8(&shelf)?);
     let set = config.settings.effective(&HostFacts::default()).values;
+    let looks_for_caches = looks_for_caches(&set);
     let shelf = set.modify_cache_drive.map_or(shelf, PathBuf::from);
-    let looks_for_caches = set.cache_host_source.is_none();
     let mut options = Options::default();
     let socket = home.socket();
     let on = ListenOn::Unix(socket.clone());
