@@ -131,7 +131,7 @@ pub struct Progress {
     /// Over the last few seconds.
     pub rate_bytes_per_s: u64,
     pub peers: u32,
-    /// Why nothing is transferred at present: `2 other downloads go first`.
+    /// Why nothing is transferred at present: `its turn has not come (max_background_jobs = 4)`.
     pub waiting: Option<String>,
 }
 

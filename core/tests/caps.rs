@@ -232,7 +232,7 @@ fn what_is_one_too_many_waits_for_its_turn() {
         }
     });
     let waiting: Vec<String> = waiting.collect();
-    let text = "1 other downloads go first (max_background_jobs)";
+    let text = "its turn has not come (max_background_jobs = 1)";
     assert_eq!(waiting, [text, text]);
     fleet.world.run_for(S * 60);
     for n in 0..3 {

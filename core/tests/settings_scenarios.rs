@@ -9,7 +9,6 @@ mod common;
 
 use bytes::Bytes;
 use common::{FILE, MIB, URL, metainfo};
-use core::net::IpAddr;
 use core::time::Duration;
 use dovetail_core::agent::{Agent, AgentConfig};
 use dovetail_core::command::{Command, Event, GetRequest, Reply, Report, ShareRequest};
@@ -401,6 +400,13 @@ fn keeping() -> Lab {
 
 const SLOW_SEEDS: &[(&str, &str)] = &[("max_upload_bandwidth", "300KB/s")];
 
+/// A host of which just this is known.
+fn facts(tell: impl FnOnce(&mut HostFacts)) -> HostFacts {
+    let mut facts = HostFacts::default();
+    tell(&mut facts);
+    facts
+}
+
 fn scenarios() -> Vec<Scenario> {
     let scenario = |setting, value, lab, seen, without, with| Scenario {
         setting,
@@ -439,10 +445,7 @@ fn scenarios() -> Vec<Scenario> {
             "group_id_source",
             "dns-suffix",
             Lab {
-                facts: HostFacts {
-                    dns_suffix: Some("g".into()),
-                    ..HostFacts::default()
-                },
+                facts: facts(|f| f.dns_suffix = Some("g".into())),
                 ..group_seeds()
             },
             from,
@@ -625,7 +628,7 @@ fn scenarios() -> Vec<Scenario> {
             },
             waited,
             "",
-            "1 other downloads go first (max_foreground_jobs)",
+            "its turn has not come (max_foreground_jobs = 1)",
         ),
         scenario(
             "max_background_jobs",
@@ -636,20 +639,19 @@ fn scenarios() -> Vec<Scenario> {
             },
             waited,
             "",
-            "1 other downloads go first (max_background_jobs)",
+            "its turn has not come (max_background_jobs = 1)",
         ),
         scenario("max_cache_age", "60s", keeping(), kept, "1", "0"),
         scenario(
             "max_cache_size",
             "1%",
             Lab {
-                facts: HostFacts {
-                    disk: Some(DiskSpace {
+                facts: facts(|f| {
+                    f.disk = Some(DiskSpace {
                         free_bytes: 400_000_000,
                         total_bytes: GB,
-                    }),
-                    ..HostFacts::default()
-                },
+                    })
+                }),
                 base: &[
                     ("min_file_size_to_cache", "0B"),
                     ("min_disk_size_allowed_to_peer", "0B"),
@@ -695,10 +697,7 @@ fn scenarios() -> Vec<Scenario> {
             "min_ram_allowed_to_peer",
             "1GB",
             Lab {
-                facts: HostFacts {
-                    ram_bytes: Some(2 * GB),
-                    ..HostFacts::default()
-                },
+                facts: facts(|f| f.ram_bytes = Some(2 * GB)),
                 ..peers()
             },
             from,
@@ -709,13 +708,12 @@ fn scenarios() -> Vec<Scenario> {
             "min_disk_size_allowed_to_peer",
             "5GB",
             Lab {
-                facts: HostFacts {
-                    disk: Some(DiskSpace {
+                facts: facts(|f| {
+                    f.disk = Some(DiskSpace {
                         free_bytes: GB,
                         total_bytes: 10 * GB,
-                    }),
-                    ..HostFacts::default()
-                },
+                    })
+                }),
                 ..peers()
             },
             from,
@@ -726,13 +724,12 @@ fn scenarios() -> Vec<Scenario> {
             "min_battery_percentage_allowed_to_upload",
             "40%",
             Lab {
-                facts: HostFacts {
-                    battery: Some(Battery {
+                facts: facts(|f| {
+                    f.battery = Some(Battery {
                         percent: 50,
                         discharging: true,
-                    }),
-                    ..HostFacts::default()
-                },
+                    })
+                }),
                 ..giving()
             },
             taken,
@@ -754,13 +751,12 @@ fn scenarios() -> Vec<Scenario> {
             "vpn_keywords",
             "corp",
             Lab {
-                facts: HostFacts {
-                    interfaces: vec![
+                facts: facts(|f| {
+                    f.interfaces = vec![
                         subnet("10.0.1.1/24", "eth0", LinkKind::Ethernet),
                         subnet("10.8.0.2/24", "corp0", LinkKind::Ethernet),
-                    ],
-                    ..HostFacts::default()
-                },
+                    ]
+                }),
                 ..peers()
             },
             from,
@@ -771,10 +767,7 @@ fn scenarios() -> Vec<Scenario> {
             "allow_metered",
             "true",
             Lab {
-                facts: HostFacts {
-                    metered: Some(true),
-                    ..HostFacts::default()
-                },
+                facts: facts(|f| f.metered = Some(true)),
                 ..LAB
             },
             from,
@@ -786,10 +779,7 @@ fn scenarios() -> Vec<Scenario> {
             "cache_host_source",
             "dhcp",
             Lab {
-                facts: HostFacts {
-                    dhcp_cache_hosts: Some("c".into()),
-                    ..HostFacts::default()
-                },
+                facts: facts(|f| f.dhcp_cache_hosts = Some("c".into())),
                 ..LAB
             },
             from,
@@ -866,8 +856,6 @@ fn no_setting_is_parsed_and_ignored() {
 fn each_setting_alone_changes_the_outcome() {
     let mut wrong = Vec::new();
     for scenario in scenarios() {
-        let addr: IpAddr = scenario.lab.device.parse().unwrap();
-        assert!(!addr.is_loopback());
         let without = run(&scenario.lab, None);
         let with = run(&scenario.lab, Some((scenario.setting, scenario.value)));
         let seen = [(scenario.seen)(&without), (scenario.seen)(&with)];

@@ -169,6 +169,13 @@ impl Scene {
         events.any(|event| matches!(event, Event::Log { text, .. } if text.contains(what)))
     }
 
+    /// Of the one content that is kept.
+    fn data_path(&mut self, host: HostId) -> String {
+        let mut paths = self.world.disk(host).paths();
+        let data = paths.find(|path| path.ends_with(".data"));
+        data.unwrap().to_owned()
+    }
+
     /// Names of what is kept, by its records.
     fn kept(&mut self, host: HostId) -> Vec<String> {
         let disk = self.world.disk(host);
@@ -236,13 +243,7 @@ fn a_damaged_copy_is_dropped_and_no_byte_of_it_is_sent() {
     let first = scene.device(1, DiskSpec::default());
     scene.get(first, 0);
     scene.world.run_for(S);
-    let data = scene
-        .world
-        .disk(first)
-        .paths()
-        .find(|path| path.ends_with(".data"))
-        .unwrap()
-        .to_owned();
+    let data = scene.data_path(first);
     let mut wrong = scene.files[0].0.to_vec();
     wrong[3_000_000] ^= 1;
     scene.world.disk(first).put(&data, wrong.into());
@@ -250,8 +251,27 @@ fn a_damaged_copy_is_dropped_and_no_byte_of_it_is_sent() {
     let second = scene.device(2, DiskSpec::default());
     let report = scene.get(second, 0);
     assert_eq!((report.received.origin, report.wasted), (6 * MIB, 0));
-    assert!(scene.says(first, "damaged"));
+    assert!(scene.says(first, "does not match its hashes"));
     assert!(scene.kept(first).is_empty());
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_for_a_while_is_not_lost() {
+    let mut scene = Scene::new(1, 6 * MIB, &[]);
+    let first = scene.device(1, DiskSpec::default());
+    scene.get(first, 0);
+    scene.world.run_for(S);
+    let data = scene.data_path(first);
+    scene.world.disk(first).faults.deny.insert(data);
+    scene.restart(first, Kill::Process);
+    scene.world.run_for(MINUTE);
+    assert!(scene.says(first, "cannot offer what is kept"));
+    assert_eq!(scene.kept(first), ["f0"]);
+    scene.world.disk(first).faults.deny.clear();
+    scene.restart(first, Kill::Process);
+    let second = scene.device(2, DiskSpec::default());
+    let call = scene.ask_peers(second, 0);
+    assert_eq!(scene.good(call).received.lan, 6 * MIB);
 }
 
 #[test]

@@ -56,6 +56,10 @@ impl Agent {
         }
         let mut kept = Vec::new();
         while let Some(mut waiting) = self.waiting.pop_front() {
+            if let Some(failure) = self.mode_refusal(&waiting.request) {
+                self.reply(waiting.call, Reply::Got(Err(failure)));
+                continue;
+            }
             let foreground = waiting.request.foreground;
             let ahead = kept
                 .iter()
@@ -93,7 +97,7 @@ impl Agent {
             } else {
                 "max_background_jobs"
             };
-            format!("{running} other downloads go first ({name})")
+            format!("its turn has not come ({name} = {})", limits.jobs)
         })
     }
 
@@ -101,11 +105,6 @@ impl Agent {
         let Waiting {
             call, id, request, ..
         } = waiting;
-        let mode = self.rules.limits.mode;
-        let mode = request.mode.map_or(mode, |own| mode.narrower(own));
-        if let Some(failure) = self.mode_refusal(mode, request.require_peers) {
-            return self.reply(call, Reply::Got(Err(failure)));
-        }
         self.start(call, id, |start, c| Swarm::get(start, request, c));
     }
 

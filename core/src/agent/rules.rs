@@ -7,7 +7,7 @@ use super::ledger::Ledger;
 use super::swarm::Swarm;
 use super::{ANNOUNCER, Agent};
 use crate::announce::messages::Scope;
-use crate::command::Level;
+use crate::command::{GetRequest, Level};
 use crate::failure::{Failure, FailureKind};
 use crate::host::HostFacts;
 use crate::http::Bans;
@@ -241,7 +241,9 @@ impl Agent {
     }
 
     /// Why a download cannot even begin.
-    pub(super) fn mode_refusal(&self, mode: Mode, require_peers: bool) -> Option<Failure> {
+    pub(super) fn mode_refusal(&self, request: &GetRequest) -> Option<Failure> {
+        let mode = self.rules.limits.mode;
+        let mode = request.mode.map_or(mode, |own| mode.narrower(own));
         let set = self.rules.explain("download_mode");
         if mode == Mode::Bypass {
             let what = "downloads are refused";
@@ -249,7 +251,7 @@ impl Agent {
             let failure = Failure::new(FailureKind::Refused, what, why);
             return Some(failure.remedy("fetch it by other means, or have the setting changed"));
         }
-        if require_peers && !mode.peers() {
+        if request.require_peers && !mode.peers() {
             let why = match &self.rules.limits.mode_reason {
                 Some(reason) if self.rules.limits.mode == mode => reason.to_string(),
                 _ => set,

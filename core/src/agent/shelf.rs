@@ -180,7 +180,11 @@ impl Agent {
             .copied()
             .collect();
         owners.into_iter().for_each(|owner| self.dismiss(owner));
-        self.keeper = Some(Keeper::new(dir));
+        let lingering = self.keeper.take().map(|old| old.lingering);
+        self.keeper = Some(Keeper {
+            lingering: lingering.unwrap_or_default(),
+            ..Keeper::new(dir)
+        });
     }
 
     /// Limits have changed.
@@ -238,6 +242,9 @@ impl Agent {
         keeper.remove_files(&name_of(hash), &mut self.fx);
         keeper.look_at = self.now.mono;
         let offer = keeper.offers.remove(&hash);
+        if let Some(owner) = &offer {
+            keeper.from_output.remove(owner);
+        }
         let level = match why {
             Why::Damaged(_) => Level::Warn,
             _ => Level::Info,
@@ -339,12 +346,18 @@ impl Agent {
         let Some(hash) = offer.map(|(hash, _)| *hash) else {
             return;
         };
-        if let Err(failure) = result
-            && failure.kind != FailureKind::Interrupted
-        {
-            keeper.offers.remove(&hash);
-            let why = format!("its copy on the shelf is damaged ({})", failure.why);
-            self.drop_content(hash, &Why::Damaged(why));
+        match result {
+            Err(failure) if failure.kind == FailureKind::Mismatch => {
+                let why = "its copy on the shelf does not match its hashes".to_string();
+                self.drop_content(hash, &Why::Damaged(why));
+            }
+            // It may be there, and cannot be read now. It keeps its slot, so that it is tried again at its next turn.
+            Err(failure) if failure.kind == FailureKind::Disk => {
+                keeper.offers.remove(&hash);
+                let text = format!("cannot offer what is kept: {failure}");
+                self.log(Level::Warn, text);
+            }
+            _ => {}
         }
     }
 
@@ -471,6 +484,10 @@ impl Agent {
         let Some(keeper) = &mut self.keeper else {
             return;
         };
+        let stored: BTreeSet<&str> = names
+            .iter()
+            .filter_map(|n| n.strip_suffix(".data"))
+            .collect();
         let recorded: BTreeSet<&str> = names
             .iter()
             .filter_map(|n| n.strip_suffix(".json"))
@@ -480,13 +497,13 @@ impl Agent {
             let is_ours = hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_hexdigit());
             let path = format!("{}/{name}", keeper.dir);
             match kind {
-                "json" if is_ours => {
+                "json" if is_ours && stored.contains(hash) => {
                     let hash = hash.to_string();
                     keeper.order(DiskOp::Load { path }, Doing::Load { hash }, &mut self.fx);
                 }
                 "data" if recorded.contains(hash) => {}
                 // Left by a crash.
-                "data" | "data.new" | "json.new" if is_ours => {
+                "json" | "data" | "data.new" | "json.new" if is_ours => {
                     keeper.order(DiskOp::Remove { path }, Doing::Remove, &mut self.fx);
                 }
                 _ => {}
@@ -504,6 +521,8 @@ impl Agent {
             (name_of(metainfo.info_hash) == hash).then_some((metainfo, record))
         });
         match parsed {
+            // It was downloaded again since the start.
+            Some((metainfo, _)) if keeper.shelf.get(metainfo.info_hash).is_some() => {}
             Some((metainfo, record)) => {
                 let item = Item::new(metainfo.name.clone(), metainfo.geometry.length(), record);
                 keeper.shelf.insert(metainfo.info_hash, item, self.now.wall);
