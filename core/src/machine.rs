@@ -8,8 +8,8 @@
 //!    deadline lies in the future of the last `now`, or another input is needed. `Tick` may come early,
 //!    late or twice. `now.mono` never goes back; if it does, the machine takes the latest it has seen.
 //! 3. **Reads are by credit.** The shell delivers at most as many bytes as were granted on a stream.
-//! 4. **Writes are by completion.** Each [`Output::Send`] is answered by [`Input::Sent`] with its length
-//!    (several may be answered at once by the sum), in order.
+//! 4. **Writes are by completion.** Each [`Output::Send`] and [`Output::SendFile`] is answered by [`Input::Sent`]
+//!    with its length (in parts, or several at once by the sum), in order.
 //! 5. **Work is answered.** [`Output::Connect`] by one `Opened` or `Closed` (TLS included, if asked for);
 //!    [`Output::StartTls`] by one `Secured` or `Closed`; [`Output::Disk`] and
 //!    [`Output::Hash`] by exactly one input with the same id, success or not.
@@ -137,6 +137,15 @@ pub enum Output {
         stream: StreamId,
         bytes: Bytes,
     },
+    /// Send this part of an open file, after what was sent before: like reading it and [`Output::Send`], but the
+    /// bytes need not pass through the machine (sendfile). The file may be closed right after. If it cannot be read
+    /// or ends too soon, the stream is `Closed` with [`Lost::File`].
+    SendFile {
+        stream: StreamId,
+        file: FileId,
+        offset: u64,
+        len: u32,
+    },
     /// Close once everything sent before has left (`Abort` in `how`: at once). Answered by `Closed`.
     Close {
         stream: StreamId,
@@ -207,6 +216,8 @@ pub enum Lost {
     NameNotFound,
     /// TLS failed, and trying again will not help: the text says how (unknown issuer, wrong name, expired).
     Tls(String),
+    /// A file that was to be sent cannot be read: the text says why.
+    File(String),
     Other(String),
 }
 
@@ -257,6 +268,18 @@ impl Effects {
     pub fn send(&mut self, stream: StreamId, bytes: Bytes) {
         if !bytes.is_empty() {
             self.queue.push_back(Output::Send { stream, bytes });
+        }
+    }
+
+    /// A part of an open file; an empty one is dropped.
+    pub fn send_file(&mut self, stream: StreamId, file: FileId, offset: u64, len: u32) {
+        if len > 0 {
+            self.queue.push_back(Output::SendFile {
+                stream,
+                file,
+                offset,
+                len,
+            });
         }
     }
 

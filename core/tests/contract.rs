@@ -276,6 +276,48 @@ fn line_4_writes_are_by_completion_in_order() {
 }
 
 #[test]
+fn line_4_a_part_of_a_file_is_sent_in_its_place() {
+    let mut world = World::new(1);
+    let link = LinkSpec::rate(100_000);
+    world.host("echo", Echo::default(), serving(1).links(link, link));
+    let probe = world.host("probe", Probe::default(), spec(2).links(link, link));
+    let content = world.content("file", 50_000);
+    world.disk(probe).put("/f", content.clone());
+    let file = act(&mut world, probe, |fx| {
+        let (file, path, how) = (fx.file(), "/f".into(), OpenHow::Read);
+        fx.disk(DiskOp::Open { file, path, how });
+        file
+    });
+    world.run_for(SECOND);
+    let stream = act(&mut world, probe, |fx| {
+        let stream = fx.connect(to(addr(1)));
+        fx.grant(stream, 1 << 20);
+        fx.send(stream, Bytes::from_static(b"before"));
+        fx.send_file(stream, file, 10_000, 30_000);
+        fx.send(stream, Bytes::from_static(b"after"));
+        fx.disk(DiskOp::Close { file });
+        stream
+    });
+    world.run_for(SECOND * 5);
+    let (mut sent, mut back) = (0, Vec::new());
+    for input in seen(&world, probe) {
+        match input {
+            Input::Sent { len, .. } => sent += len,
+            Input::Received { bytes, .. } => back.extend_from_slice(&bytes),
+            _ => {}
+        }
+    }
+    let expected = [b"before", &content[10_000..40_000], b"after"].concat();
+    assert_eq!(sent as usize, expected.len());
+    assert!(back == expected);
+    // The file is closed: what is sent of it now cannot be had.
+    act(&mut world, probe, |fx| fx.send_file(stream, file, 0, 1));
+    world.run_for(SECOND);
+    let closes = closes(&seen(&world, probe));
+    assert!(matches!(closes[..], [Lost::File(_)]), "{closes:?}");
+}
+
+#[test]
 fn line_5_a_connect_is_answered_once_whatever_happens() {
     let mut world = World::new(1);
     let echo = world.host("echo", Echo::default(), serving(1));

@@ -9,6 +9,7 @@ pub mod host;
 pub mod tls;
 pub mod net;
 pub mod disk;
+pub mod file_part;
 pub mod udp;
 pub mod tcp;
 pub mod driver;

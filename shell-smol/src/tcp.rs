@@ -7,6 +7,7 @@
 //! Tests: `tests/e2e.rs`, `tests/e2e_tls.rs`.
 
 use crate::driver::{Item, Queue, Tasks};
+use crate::file_part::{FilePart, NotSent};
 use crate::host::{Buffers, ReadSize, words};
 use crate::net::{Bound, accept_one, addresses, lost, send_some, share};
 use crate::tls::{Conduit, config};
@@ -18,7 +19,7 @@ use dovetail_core::machine::{CloseHow, Endpoint, Host, Input, Lost};
 use futures_lite::FutureExt as _;
 use futures_lite::future::zip;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::net::{RecvFlags, Shutdown, sockopt};
 use rustls::ClientConfig;
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::{Future, poll_fn};
@@ -167,6 +168,8 @@ enum Step {
     Again,
     /// Wait for room in the socket.
     Full,
+    /// Read this first.
+    Cold(FilePart),
     Idle,
     Part,
     Over,
@@ -222,6 +225,14 @@ impl Stream {
     /// Queue bytes; [`Stream::flush`] writes them.
     pub fn send(&self, bytes: Bytes) {
         self.lock().conduit.send(bytes);
+    }
+
+    /// Queue a part of a file; one that cannot be read ends the stream.
+    pub fn send_file(&self, part: Result<FilePart, Lost>, queue: &Queue) {
+        let mut state = self.lock();
+        if let Err(why) = part.and_then(|part| state.conduit.send_file(part)) {
+            self.lose(&mut state, why, queue);
+        }
     }
 
     /// Write what the socket takes without waiting, and leave the rest to the writer.
@@ -367,6 +378,10 @@ impl Stream {
                 Step::Full => {
                     let _ = self.socket.writable().await;
                 }
+                Step::Cold(part) => {
+                    let read = blocking::unblock(move || part.read()).await;
+                    self.take_read(read, queue);
+                }
                 Step::Idle => self.writable.wait().await,
                 Step::Part => return self.part(queue).await,
                 Step::Over => return,
@@ -379,12 +394,14 @@ impl Stream {
             return Step::Over;
         }
         if state.conduit.has_outgoing() {
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match send_some(self.fd(), &state.conduit.slices(), flags) {
+            match self.send_next(state) {
                 Ok(written) => self.say_sent(state, written, queue),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Step::Full,
-                Err(error) => self.lose(state, lost(&error.into()), queue),
+                Err(NotSent::Full) => return Step::Full,
+                Err(NotSent::Cold) => {
+                    let part = state.conduit.file_part().cloned();
+                    return part.map_or(Step::Again, Step::Cold);
+                }
+                Err(NotSent::Lost(why)) => self.lose(state, why, queue),
             }
             return Step::Again;
         }
@@ -418,13 +435,29 @@ impl Stream {
 
     fn flush_some(&self, state: &mut State, queue: &Queue) {
         while state.writer != Writer::Busy && state.conduit.has_outgoing() {
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match send_some(self.fd(), &state.conduit.slices(), flags) {
+            match self.send_next(state) {
                 Ok(written) => self.say_sent(state, written, queue),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.wake_writer(state),
-                Err(error) => return self.lose(state, lost(&error.into()), queue),
+                Err(NotSent::Full | NotSent::Cold) => self.wake_writer(state),
+                Err(NotSent::Lost(why)) => return self.lose(state, why, queue),
             }
+        }
+    }
+
+    /// Write as much as the socket takes now, and the page cache has.
+    fn send_next(&self, state: &State) -> Result<usize, NotSent> {
+        match state.conduit.file_part() {
+            Some(part) if part.is_warm() => part.send(self.fd()),
+            Some(_) => Err(NotSent::Cold),
+            None => send_some(self.fd(), &state.conduit.slices()),
+        }
+    }
+
+    /// What was read stands in for the part of the file.
+    fn take_read(&self, read: Result<Bytes, Lost>, queue: &Queue) {
+        let mut state = self.lock();
+        match read {
+            Ok(bytes) => state.conduit.replace_part(bytes),
+            Err(why) => self.lose(&mut state, why, queue),
         }
     }
 

@@ -3,13 +3,14 @@
 //! Decides nothing but how the operating system is asked. Never waits for another operation: those on one
 //! file may run at the same time. Tests: at the foot of this file, `tests/e2e.rs`.
 
+use crate::file_part::FilePart;
 use crate::host::{Buffers, words};
 use crate::tls::CHUNKS_PER_WRITE;
 use bytes::{Buf as _, Bytes};
 use dovetail_core::content::HashJob;
 use dovetail_core::ids::{FileId, OpId};
 use dovetail_core::limits::{SHELF_FILES_MAX, SMALL_FILE_MAX};
-use dovetail_core::machine::{DiskDone, DiskError, DiskErrorKind, DiskOp, Input, OpenHow};
+use dovetail_core::machine::{DiskDone, DiskError, DiskErrorKind, DiskOp, Input, Lost, OpenHow};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -63,6 +64,7 @@ impl Work {
 #[derive(Debug)]
 pub struct Workers {
     todo: Arc<Todo>,
+    files: Arc<Files>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -93,11 +95,11 @@ impl Workers {
     ) -> io::Result<Self> {
         let mut workers = Self {
             todo: Arc::default(),
+            files: Arc::default(),
             threads: Vec::new(),
         };
-        let files = Arc::new(Files::default());
         for _ in 0..count {
-            let (todo, files) = (Arc::clone(&workers.todo), Arc::clone(&files));
+            let (todo, files) = (Arc::clone(&workers.todo), Arc::clone(&workers.files));
             let answer = answer.clone();
             let work = move || {
                 let mut written = None;
@@ -110,6 +112,20 @@ impl Workers {
             workers.threads.push(thread.spawn(work)?);
         }
         Ok(workers)
+    }
+
+    /// A part of an open file; it stays readable when the file is closed.
+    ///
+    /// # Errors
+    ///
+    /// No such file is open.
+    pub fn part(&self, file: FileId, offset: u64, len: u32) -> Result<FilePart, Lost> {
+        let named = self.files.named(file);
+        Ok(FilePart {
+            file: named.map_err(|error| Lost::File(words(&error)))?,
+            offset,
+            len: len as usize,
+        })
     }
 
     /// Have it done.

@@ -166,6 +166,17 @@ impl Io {
                     self.unflushed.insert(stream);
                 }
             }
+            Output::SendFile {
+                stream,
+                file,
+                offset,
+                len,
+            } => {
+                if let Some(open) = self.open(stream) {
+                    open.send_file(self.workers.part(file, offset, len), &self.queue);
+                    self.unflushed.insert(stream);
+                }
+            }
             Output::Close { stream, how } => self.close(stream, how),
             Output::Disk { op, todo } => self.workers.submit(Work::Disk(op, todo)),
             Output::Hash { op, job } => self.workers.submit(Work::Hash(op, job)),

@@ -14,6 +14,7 @@ pub mod watch;
 pub mod tls;
 pub mod net;
 pub mod disk;
+pub mod file_part;
 pub mod udp;
 pub mod tcp;
 pub mod driver;

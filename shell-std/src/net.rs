@@ -3,6 +3,7 @@
 //! Decides nothing but how the system is asked, and in which words its refusals are told.
 //! Tests: at the foot of this file, `tests/e2e.rs`.
 
+use crate::file_part::NotSent;
 use crate::host::words;
 use crate::{ListenOn, Options};
 use dovetail_core::failure::{Failure, FailureKind};
@@ -219,13 +220,29 @@ pub fn lost(error: &io::Error) -> Lost {
 ///
 /// # Errors
 ///
-/// The operating system's.
-pub fn send_some(
-    socket: &OwnedFd,
-    slices: &[IoSlice<'_>],
-    flags: SendFlags,
-) -> Result<usize, Errno> {
-    rustix::net::sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)
+/// See [`NotSent`]; never `Cold`.
+pub fn send_some(socket: &OwnedFd, slices: &[IoSlice<'_>]) -> Result<usize, NotSent> {
+    send(socket, slices, SendFlags::DONTWAIT).map_err(|error| match error {
+        Errno::AGAIN => NotSent::Full,
+        error => NotSent::Lost(lost(&error.into())),
+    })
+}
+
+/// Write as [`send_some`], but wait for room.
+///
+/// # Errors
+///
+/// The stream is over.
+pub fn send_waiting(socket: &OwnedFd, slices: &[IoSlice<'_>]) -> Result<usize, Lost> {
+    send(socket, slices, SendFlags::empty()).map_err(|error| lost(&error.into()))
+}
+
+fn send(socket: &OwnedFd, slices: &[IoSlice<'_>], flags: SendFlags) -> Result<usize, Errno> {
+    let flags = flags | SendFlags::NOSIGNAL;
+    rustix::io::retry_on_intr(|| {
+        let nothing_else = &mut SendAncillaryBuffer::default();
+        rustix::net::sendmsg(socket, slices, nothing_else, flags)
+    })
 }
 
 #[cfg(test)]

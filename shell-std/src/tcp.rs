@@ -7,8 +7,9 @@
 //! Tests: `tests/e2e.rs`, `tests/e2e_tls.rs`.
 
 use crate::driver::{Item, Queue};
+use crate::file_part::{FilePart, NotSent};
 use crate::host::{Buffers, ReadSize, words};
-use crate::net::{Bound, accept_one, addresses, lost, send_some, share};
+use crate::net::{Bound, accept_one, addresses, lost, send_some, send_waiting, share};
 use crate::tls::{Conduit, config};
 use bytes::Bytes;
 use dovetail_core::ids::StreamId;
@@ -16,7 +17,7 @@ use dovetail_core::limits::CONNECT_TIMEOUT;
 use dovetail_core::machine::{CloseHow, Endpoint, Host, Input, Lost};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::net::{RecvFlags, Shutdown, sockopt};
 use rustls::ClientConfig;
 use std::io::IoSlice;
 use std::net::{SocketAddr, TcpStream};
@@ -151,6 +152,13 @@ enum Writer {
     Busy,
 }
 
+/// What a writer has done, waiting for as long as it took.
+enum Wrote {
+    Some(usize),
+    /// The kernel cannot send this file by itself; these bytes of it will be written.
+    Read(Bytes),
+}
+
 /// What a reader does next.
 enum Turn {
     Read(usize, Option<Instant>),
@@ -199,6 +207,14 @@ impl Stream {
     /// Queue bytes; [`Stream::flush`] writes them.
     pub fn send(&self, bytes: Bytes) {
         self.lock().conduit.send(bytes);
+    }
+
+    /// Queue a part of a file; one that cannot be read ends the stream.
+    pub fn send_file(self: &Arc<Self>, part: Result<FilePart, Lost>, queue: &Arc<Queue>) {
+        let mut state = self.lock();
+        if let Err(why) = part.and_then(|part| state.conduit.send_file(part)) {
+            self.lose(&mut state, why, queue);
+        }
     }
 
     /// Write what the socket takes without waiting, and leave the rest to the writer.
@@ -351,15 +367,20 @@ impl Stream {
                 return;
             }
             if state.conduit.has_outgoing() {
-                let chunks = state.conduit.chunks(WRITE_MAX);
+                let (part, chunks) = (
+                    state.conduit.file_part().cloned(),
+                    state.conduit.chunks(WRITE_MAX),
+                );
                 drop(state);
-                let slices: Vec<_> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
-                let written = send_some(&self.socket, &slices, SendFlags::NOSIGNAL);
+                let wrote = match part {
+                    Some(part) => self.write_file(&part),
+                    None => self.write_chunks(&chunks),
+                };
                 state = self.lock();
-                match written {
-                    Ok(written) => self.say_sent(&mut state, written, queue),
-                    Err(Errno::INTR) => {}
-                    Err(error) => self.lose(&mut state, lost(&error.into()), queue),
+                match wrote {
+                    Ok(Wrote::Some(written)) => self.say_sent(&mut state, written, queue),
+                    Ok(Wrote::Read(bytes)) => state.conduit.replace_part(bytes),
+                    Err(why) => self.lose(&mut state, why, queue),
                 }
             } else if state.phase == Phase::Closing {
                 drop(state);
@@ -398,13 +419,30 @@ impl Stream {
 
     fn flush_some(self: &Arc<Self>, state: &mut State, queue: &Arc<Queue>) {
         while state.writer != Writer::Busy && state.conduit.has_outgoing() {
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match send_some(&self.socket, &state.conduit.slices(), flags) {
+            // Files take a disk's time: that is the writer's.
+            let sent = match state.conduit.file_part() {
+                Some(_) => Err(NotSent::Cold),
+                None => send_some(&self.socket, &state.conduit.slices()),
+            };
+            match sent {
                 Ok(written) => self.say_sent(state, written, queue),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.wake_writer(state, queue),
-                Err(error) => return self.lose(state, lost(&error.into()), queue),
+                Err(NotSent::Full | NotSent::Cold) => self.wake_writer(state, queue),
+                Err(NotSent::Lost(why)) => return self.lose(state, why, queue),
             }
+        }
+    }
+
+    fn write_chunks(&self, chunks: &[Bytes]) -> Result<Wrote, Lost> {
+        let slices: Vec<_> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        send_waiting(&self.socket, &slices).map(Wrote::Some)
+    }
+
+    fn write_file(&self, part: &FilePart) -> Result<Wrote, Lost> {
+        match part.send(&self.socket) {
+            Ok(written) => Ok(Wrote::Some(written)),
+            Err(NotSent::Full) => Ok(Wrote::Some(0)),
+            Err(NotSent::Cold) => part.read().map(Wrote::Read),
+            Err(NotSent::Lost(why)) => Err(why),
         }
     }
 

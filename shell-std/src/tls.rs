@@ -7,6 +7,7 @@
 //! was sent; an end ([`Conduit::end`]) is told only after everything before it was delivered.
 //! Tests: at the foot of this file; whole handshakes in `tests/e2e_tls.rs`.
 
+use crate::file_part::FilePart;
 use bytes::{Buf as _, Bytes, BytesMut};
 use dovetail_core::machine::Lost;
 use rustls::pki_types::ServerName;
@@ -37,9 +38,57 @@ pub struct Conduit {
 
 #[derive(Debug)]
 struct Chunk {
-    bytes: Bytes,
+    load: Load,
     /// How many of the machine's bytes are reported when this has left; `None`: just these, as they leave.
     stands_for: Option<u32>,
+}
+
+#[derive(Debug)]
+enum Load {
+    Bytes(Bytes),
+    File(FilePart),
+}
+
+impl Chunk {
+    /// As the machine handed it over.
+    const fn plain(load: Load) -> Self {
+        Self {
+            load,
+            stands_for: None,
+        }
+    }
+
+    const fn bytes(&self) -> Option<&Bytes> {
+        match &self.load {
+            Load::Bytes(bytes) => Some(bytes),
+            Load::File(_) => None,
+        }
+    }
+}
+
+impl Load {
+    fn advance(&mut self, max: usize) -> usize {
+        match self {
+            Self::Bytes(bytes) => {
+                let part = max.min(bytes.len());
+                bytes.advance(part);
+                part
+            }
+            Self::File(file) => {
+                let part = max.min(file.len);
+                file.offset += part as u64;
+                file.len -= part;
+                part
+            }
+        }
+    }
+
+    const fn is_empty(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::File(file) => file.len == 0,
+        }
+    }
 }
 
 impl Conduit {
@@ -114,15 +163,47 @@ impl Conduit {
             return;
         }
         let Some(tls) = &mut self.tls else {
-            self.outgoing.push_back(Chunk {
-                bytes,
-                stands_for: None,
-            });
+            self.outgoing.push_back(Chunk::plain(Load::Bytes(bytes)));
             return;
         };
         // Without a buffer limit this takes all of it; a closed session is noticed by its reader.
         let _ = tls.writer().write_all(&bytes);
         self.collect(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    }
+
+    /// A part of a file, to be written. Under TLS it is read here.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub fn send_file(&mut self, mut part: FilePart) -> Result<(), Lost> {
+        if self.tls.is_none() {
+            self.outgoing.push_back(Chunk::plain(Load::File(part)));
+            return Ok(());
+        }
+        while part.len > 0 {
+            let bytes = part.read()?;
+            part.offset += bytes.len() as u64;
+            part.len -= bytes.len();
+            self.send(bytes);
+        }
+        Ok(())
+    }
+
+    /// The part of a file that is to be written next, if it is one.
+    pub fn file_part(&self) -> Option<&FilePart> {
+        match &self.outgoing.front()?.load {
+            Load::File(part) => Some(part),
+            Load::Bytes(_) => None,
+        }
+    }
+
+    /// The first bytes of the part of a file that is next were read: they are written instead.
+    pub fn replace_part(&mut self, bytes: Bytes) {
+        if let Some(Load::File(_)) = self.outgoing.front().map(|chunk| &chunk.load) {
+            self.written(bytes.len());
+            self.outgoing.push_front(Chunk::plain(Load::Bytes(bytes)));
+        }
     }
 
     /// Nothing is on its way to the socket.
@@ -135,19 +216,22 @@ impl Conduit {
         !self.outgoing.is_empty()
     }
 
-    /// The next chunks to write, as slices.
+    /// The next chunks to write, as slices; none if a part of a file is next.
     pub fn slices(&self) -> Vec<IoSlice<'_>> {
         let next = self.outgoing.iter().take(CHUNKS_PER_WRITE);
-        next.map(|chunk| IoSlice::new(&chunk.bytes)).collect()
+        next.map_while(Chunk::bytes)
+            .map(|bytes| IoSlice::new(bytes))
+            .collect()
     }
 
     /// The next chunks to write, to hold while the conduit is in use elsewhere; about `limit` bytes.
     pub fn chunks(&self, limit: usize) -> Vec<Bytes> {
         let mut chunks = Vec::new();
         let mut len = 0;
-        for chunk in self.outgoing.iter().take(CHUNKS_PER_WRITE) {
-            chunks.push(chunk.bytes.slice(..chunk.bytes.len().min(limit - len)));
-            len += chunk.bytes.len();
+        let next = self.outgoing.iter().take(CHUNKS_PER_WRITE);
+        for bytes in next.map_while(Chunk::bytes) {
+            chunks.push(bytes.slice(..bytes.len().min(limit - len)));
+            len += bytes.len();
             if len >= limit {
                 break;
             }
@@ -162,10 +246,9 @@ impl Conduit {
             let Some(chunk) = self.outgoing.front_mut() else {
                 break;
             };
-            let part = len.min(chunk.bytes.len());
-            chunk.bytes.advance(part);
+            let part = chunk.load.advance(len);
             len -= part;
-            let done = chunk.bytes.is_empty();
+            let done = chunk.load.is_empty();
             sent += match chunk.stands_for {
                 None => u32::try_from(part).unwrap_or(u32::MAX),
                 Some(whole) if done => whole,
@@ -258,7 +341,7 @@ impl Conduit {
         }
         if !wire.is_empty() {
             self.outgoing.push_back(Chunk {
-                bytes: wire.into(),
+                load: Load::Bytes(wire.into()),
                 stands_for: Some(stands_for),
             });
         }

@@ -1,10 +1,10 @@
 //! What disk and hash threads answer, and whom that concerns.
 
 use super::Cache;
-use super::object::{Object, Told, slice_of};
+use super::object::{Object, Told};
 use super::orders::{Doing, Id, Orders};
 use crate::command::Level;
-use crate::ids::{OpId, StreamId};
+use crate::ids::OpId;
 use crate::machine::{DiskDone, DiskError, DiskErrorKind};
 use alloc::format;
 
@@ -27,7 +27,7 @@ impl Cache {
         }
     }
 
-    fn tell(&mut self, id: Id, told: &Told) {
+    pub(super) fn tell(&mut self, id: Id, told: &Told) {
         let Some(object) = self.store.objects.get(&id) else {
             return;
         };
@@ -36,6 +36,11 @@ impl Cache {
             Told::Damaged(slice) => {
                 self.counters.slices_damaged += 1;
                 format!("{url}: slice {slice} is damaged on the disk; it is fetched anew")
+            }
+            Told::Unreadable(why) => {
+                format!(
+                    "{url}: cannot read what is stored of it: {why}; all of it is looked at anew"
+                )
             }
             Told::NotStored(error) if self.told_full && error.kind == DiskErrorKind::Full => return,
             Told::NotStored(error) => {
@@ -89,7 +94,6 @@ impl Cache {
                 o.on_recorded();
                 done.err().map(Told::NotStored)
             }),
-            Some(Doing::Read { object, stream }) => self.on_read(object, stream, op, done),
             _ => {}
         }
         if self.store.is_ready {
@@ -99,32 +103,6 @@ impl Cache {
                     .filter(|(_, v)| v.transfer.is_none())
                     .map(|(s, _)| *s),
             );
-        }
-    }
-
-    fn on_read(&mut self, id: Id, stream: StreamId, op: OpId, done: Result<DiskDone, DiskError>) {
-        let now = self.now;
-        let transfer = self
-            .visitors
-            .get_mut(&stream)
-            .and_then(|v| v.transfer.as_mut());
-        let transfer = transfer.filter(|transfer| transfer.reading == Some(op));
-        let mut told = None;
-        match (transfer, done) {
-            (Some(transfer), Ok(DiskDone::Bytes(bytes))) => transfer.on_read(bytes),
-            (Some(transfer), _) => {
-                transfer.reading = None;
-                told = Some(slice_of(transfer.left().start));
-            }
-            (None, _) => {}
-        }
-        if let Some(object) = self.store.objects.get_mut(&id) {
-            object.ops = object.ops.saturating_sub(1);
-            self.touched.insert(id);
-            self.eager.insert(stream);
-            if let Some(told) = told.and_then(|slice| object.on_damaged(now, slice)) {
-                self.tell(id, &told);
-            }
         }
     }
 }

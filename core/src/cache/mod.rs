@@ -30,7 +30,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::http::{Gate, HostPattern, Proxies};
 use crate::ids::{CallId, StreamId};
 use crate::limits::CACHE_CONNECTIONS_MAX;
-use crate::machine::{CloseHow, Input, Listener, Machine, Output};
+use crate::machine::{CloseHow, Input, Listener, Lost, Machine, Output};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono, Now};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -38,6 +38,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
+use object::Told;
 use orders::{Doing, Id, Orders};
 use probe::{Probe, Reach};
 use report::Counters;
@@ -156,8 +157,11 @@ impl Cache {
                     self.asking.insert(*stream);
                 }
             }
-            Input::Closed { stream, .. } if self.visitors.contains_key(stream) => {
+            Input::Closed { stream, why } if self.visitors.contains_key(stream) => {
                 self.orders.fx.stream_owner(*stream, true);
+                if let Lost::File(why) = why {
+                    self.on_unreadable(*stream, why);
+                }
                 self.leave(*stream);
             }
             Input::Received { stream, .. }
@@ -229,6 +233,20 @@ impl Cache {
             } else if object.deadline().is_some_and(|due| due.at <= now.mono) {
                 self.touched.insert(*id);
             }
+        }
+    }
+
+    /// A part of what this client was being sent could not be read.
+    fn on_unreadable(&mut self, stream: StreamId, why: &str) {
+        let latest = self
+            .visitors
+            .get(&stream)
+            .and_then(|visitor| visitor.latest);
+        if let Some(id) = latest
+            && let Some(object) = self.store.objects.get_mut(&id)
+        {
+            object.sound.clear();
+            self.tell(id, &Told::Unreadable(why.into()));
         }
     }
 

@@ -13,7 +13,7 @@ use super::record::{Record, data_path, digest_from_hex, record_path};
 use crate::content::Digest;
 use crate::http::{Url, Validator};
 use crate::ids::{FileId, StreamId};
-use crate::limits::{CACHE_SLICE_LEN, ORIGIN_READ_LEN, SYNC_AFTER};
+use crate::limits::{CACHE_SLICE_LEN, SYNC_AFTER};
 use crate::machine::{DiskDone, DiskError, DiskOp, OpenHow};
 use crate::time::{Deadline, Mono, Now};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -101,6 +101,7 @@ pub(super) enum Piece {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Damaged(u32),
+    Unreadable(String),
     NotStored(DiskError),
 }
 
@@ -288,21 +289,31 @@ impl Object {
                 _ => Piece::Soon,
             };
         };
-        if self.sound.contains(&slice) {
-            let end = left.end.min(start_of(slice) + self.slice_len(slice));
-            let len = (end - left.start).min(ORIGIN_READ_LEN.into());
-            let len = u32::try_from(len).unwrap_or(ORIGIN_READ_LEN);
-            return Piece::OnDisk { file, len };
+        // The one after it shall be ready in time.
+        for slice in [slice, slice + 1] {
+            if start_of(slice) < left.end {
+                self.check_stored(file, slice, orders);
+            }
         }
-        if self.checking.insert(slice) {
-            let object = self.id;
-            let (offset, len) = (start_of(slice), self.slice_len(slice));
-            let len = u32::try_from(len).unwrap_or(CACHE_SLICE_LEN);
-            let todo = DiskOp::Read { file, offset, len };
-            orders.disk(todo, Doing::Check { object, slice });
-            self.ops += 1;
+        if !self.sound.contains(&slice) {
+            return Piece::Soon;
         }
-        Piece::Soon
+        let end = left.end.min(start_of(slice) + self.slice_len(slice));
+        let len = u32::try_from(end - left.start).unwrap_or(CACHE_SLICE_LEN);
+        Piece::OnDisk { file, len }
+    }
+
+    /// Compare a stored slice with its checksum, once.
+    fn check_stored(&mut self, file: FileId, slice: u32, orders: &mut Orders) {
+        if self.sound.contains(&slice) || !self.has(slice) || !self.checking.insert(slice) {
+            return;
+        }
+        let object = self.id;
+        let (offset, len) = (start_of(slice), self.slice_len(slice));
+        let len = u32::try_from(len).unwrap_or(CACHE_SLICE_LEN);
+        let todo = DiskOp::Read { file, offset, len };
+        orders.disk(todo, Doing::Check { object, slice });
+        self.ops += 1;
     }
 
     fn in_memory(&self, left: &Range<u64>) -> Option<Bytes> {

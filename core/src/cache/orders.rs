@@ -1,7 +1,7 @@
 //! What the cache has asked of its disk and of the hash threads, and for whom.
 
 use crate::content::{FlatHash, HashJob};
-use crate::ids::{OpId, StreamId};
+use crate::ids::OpId;
 use crate::machine::{DiskOp, Effects};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -44,11 +44,6 @@ pub(super) enum Doing {
     },
     Record {
         object: Id,
-    },
-    /// For a client.
-    Read {
-        object: Id,
-        stream: StreamId,
     },
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Store {
     pub quota_bytes: u64,
     /// What may still be stored without filling the disk, as far as is known.
     spare_bytes: Option<u64>,
+    /// What still has to go so that enough of the disk is free.
+    excess_bytes: u64,
     pub objects: BTreeMap<Id, Object>,
     by_url: BTreeMap<String, Id>,
     /// Records still to be read at the start; `None` before the folder was listed.
@@ -39,6 +41,7 @@ impl Store {
             dir,
             quota_bytes,
             spare_bytes: None,
+            excess_bytes: 0,
             objects: BTreeMap::new(),
             by_url: BTreeMap::new(),
             to_load: None,
@@ -179,17 +182,15 @@ impl Store {
     /// What the disk is like now. If less is free than should be, what is stored makes way.
     pub(super) fn on_disk_space(&mut self, facts: &HostFacts, orders: &mut Orders) {
         let headroom = headroom_bytes(facts);
-        self.spare_bytes = None;
-        let Some(mut free) = facts.disk.map(|disk| disk.free_bytes) else {
-            return;
-        };
-        let mut before = self.bytes();
-        while free < headroom && self.evict_one(0, orders) {
-            let now = self.bytes();
-            free = free.saturating_add(before - now);
-            before = now;
-        }
-        self.spare_bytes = Some(free.saturating_sub(headroom));
+        let free = facts.disk.map(|disk| disk.free_bytes);
+        self.excess_bytes = free.map_or(0, |free| headroom.saturating_sub(free));
+        self.spare_bytes = free.map(|free| free.saturating_sub(headroom));
+        self.relieve(orders);
+    }
+
+    /// Give the disk back what is due, as far as nobody uses it now.
+    pub(super) fn relieve(&mut self, orders: &mut Orders) {
+        while self.excess_bytes > 0 && self.evict_one(0, orders) {}
     }
 
     /// Evict what was not used for longest, until so much more fits; false if it cannot.
@@ -214,7 +215,9 @@ impl Store {
         let Some((id, stored)) = oldest.map(|object| (object.id, object.stored)) else {
             return false;
         };
-        self.spare_bytes = self.spare_bytes.map(|spare| spare + stored);
+        let due = stored.min(self.excess_bytes);
+        self.excess_bytes -= due;
+        self.spare_bytes = self.spare_bytes.map(|spare| spare + stored - due);
         self.retire(id, orders);
         true
     }

@@ -131,6 +131,7 @@ impl Cache {
             self.why.remove(&id);
         }
         self.store.sweep(id, &mut self.orders);
+        self.store.relieve(&mut self.orders);
     }
 
     fn store_slice(&mut self, id: Id, slice: u32) {

@@ -1,19 +1,17 @@
 //! One client of the cache, and the part of an object it is being sent.
 
 use super::object::{Object, Piece};
-use super::orders::{Doing, Id, Orders};
+use super::orders::{Id, Orders};
 use crate::http::range::{Asked, content_range_field};
 use crate::http::{
     Answer, AnswerBody, IncomingRequest, ServerConnection, Url, if_none_match_hits, if_range_holds,
     parse_http_date,
 };
-use crate::ids::{OpId, StreamId};
-use crate::limits::ORIGIN_READ_AHEAD;
-use crate::machine::{DiskOp, Effects};
+use crate::ids::StreamId;
+use crate::machine::Effects;
 use crate::time::Now;
 use ::http::header::{self, HeaderName};
 use ::http::{Method, StatusCode};
-use alloc::collections::VecDeque;
 use alloc::string::String;
 use bytes::Bytes;
 use core::ops::Range;
@@ -22,6 +20,8 @@ use core::ops::Range;
 pub(super) struct Visitor {
     pub connection: ServerConnection,
     pub transfer: Option<Transfer>,
+    /// What it was sent last.
+    pub latest: Option<Id>,
 }
 
 /// One request for an object, from its arrival to its last byte.
@@ -33,17 +33,14 @@ pub(super) struct Transfer {
     pub object: Option<Id>,
     /// What is sent once the first byte is there.
     head: Option<Answer>,
-    /// Not yet read.
+    /// Not yet taken from the object.
     left: Range<u64>,
-    pub reading: Option<OpId>,
-    ready: VecDeque<Bytes>,
-    ready_len: u64,
 }
 
 /// Where a client stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pumped {
-    /// It has to take bytes first, or the disk to give some.
+    /// It has to take bytes first, or the disk to answer.
     Going,
     /// The bytes it needs next are not here.
     Blocked,
@@ -77,9 +74,6 @@ impl Transfer {
             object: None,
             head: None,
             left: 0..0,
-            reading: None,
-            ready: VecDeque::new(),
-            ready_len: 0,
         }
     }
 
@@ -90,13 +84,6 @@ impl Transfer {
     pub(super) const fn is_answered(&self) -> bool {
         self.head.is_none() && self.object.is_some()
     }
-
-    pub(super) fn on_read(&mut self, bytes: Bytes) {
-        self.reading = None;
-        self.left.start += bytes.len() as u64;
-        self.ready_len += bytes.len() as u64;
-        self.ready.push_back(bytes);
-    }
 }
 
 impl Visitor {
@@ -104,6 +91,7 @@ impl Visitor {
         Self {
             connection: ServerConnection::new(now, stream, 0, fx),
             transfer: None,
+            latest: None,
         }
     }
 
@@ -166,6 +154,7 @@ impl Visitor {
             return false;
         }
         transfer.object = Some(object.id);
+        self.latest = Some(object.id);
         transfer.head = Some(answer);
         transfer.left = range;
         true
@@ -179,64 +168,43 @@ impl Visitor {
         orders: &mut Orders,
     ) -> (Pumped, u64) {
         let mut handed = 0;
+        let Some(transfer) = &mut self.transfer else {
+            return (Pumped::Done, handed);
+        };
         loop {
-            handed += self.hand_over(now, &mut orders.fx);
-            let Some(transfer) = &mut self.transfer else {
-                return (Pumped::Done, handed);
-            };
-            if transfer.left.is_empty() && transfer.ready.is_empty() {
+            if transfer.left.is_empty() {
                 self.transfer = None;
                 return (Pumped::Done, handed);
             }
-            if transfer.reading.is_some()
-                || transfer.left.is_empty()
-                || transfer.ready_len >= ORIGIN_READ_AHEAD
-            {
+            let room = self.connection.room();
+            if room == 0 || self.connection.is_gone() {
                 return (Pumped::Going, handed);
             }
-            match object.look(&transfer.left, orders) {
-                Piece::Here(bytes) => transfer.on_read(bytes),
+            let piece = object.look(&transfer.left, orders);
+            let fx = &mut orders.fx;
+            if matches!(piece, Piece::Here(_) | Piece::OnDisk { .. })
+                && let Some(head) = transfer.head.take()
+            {
+                self.connection.respond(now, &head, fx);
+            }
+            let len = match piece {
+                Piece::Here(mut bytes) => {
+                    bytes.truncate(room as usize);
+                    let len = bytes.len() as u64;
+                    self.connection.send_body(now, bytes, fx);
+                    len
+                }
                 Piece::OnDisk { file, len } => {
-                    let doing = Doing::Read {
-                        object: object.id,
-                        stream: self.connection.stream(),
-                    };
-                    let offset = transfer.left.start;
-                    let todo = DiskOp::Read { file, offset, len };
-                    transfer.reading = Some(orders.disk(todo, doing));
-                    object.ops += 1;
-                    return (Pumped::Going, handed);
+                    let (at, len) = (transfer.left.start, len.min(room));
+                    self.connection.send_file(now, file, at, len, fx);
+                    len.into()
                 }
                 Piece::Soon => return (Pumped::Going, handed),
                 Piece::Missing => return (Pumped::Blocked, handed),
-            }
+            };
+            transfer.left.start += len;
+            handed += len;
         }
-    }
-
-    fn hand_over(&mut self, now: Now, fx: &mut Effects) -> u64 {
-        let mut handed = 0;
-        let Some(transfer) = &mut self.transfer else {
-            return 0;
-        };
-        if !transfer.ready.is_empty()
-            && let Some(head) = transfer.head.take()
-        {
-            self.connection.respond(now, &head, fx);
-        }
-        while let Some(front) = transfer.ready.front_mut() {
-            let room = self.connection.room() as usize;
-            if room == 0 || self.connection.is_gone() {
-                break;
-            }
-            let part = front.split_to(front.len().min(room));
-            if front.is_empty() {
-                transfer.ready.pop_front();
-            }
-            transfer.ready_len -= part.len() as u64;
-            handed += part.len() as u64;
-            self.connection.send_body(now, part, fx);
-        }
-        handed
     }
 }
 

@@ -591,7 +591,7 @@ impl fmt::Display for LostText<'_> {
             Lost::Unreachable => f.write_str("host unreachable"),
             Lost::NameNotFound => f.write_str("host name not found"),
             Lost::Tls(why) => write!(f, "TLS: {why}"),
-            Lost::Other(why) => f.write_str(why),
+            Lost::File(why) | Lost::Other(why) => f.write_str(why),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::http::answer::{Answer, AnswerBody, IncomingRequest};
 use crate::http::body::{BodyError, BodyReader, Framing};
 use crate::http::date::format_http_date;
 use crate::http::range::number;
-use crate::ids::StreamId;
+use crate::ids::{FileId, StreamId};
 use crate::limits::{
     HTTP_BODY_TIMEOUT, HTTP_HEAD_MAX, HTTP_HEAD_TIMEOUT, HTTP_IDLE_TIMEOUT, HTTP_SEND_TIMEOUT,
     HTTP_SERVER_WINDOW, SEND_PER_STREAM,
@@ -246,6 +246,25 @@ impl ServerConnection {
             }
             State::Sending(Sending::UntilClose) => self.send(fx, bytes),
             _ => {}
+        }
+    }
+
+    /// Hand over a part of the answer's body that lies in a file: as many bytes as are left of a known length, at
+    /// most. Nothing for an answer without one: its chunks would have to be framed.
+    pub fn send_file(&mut self, now: Now, file: FileId, offset: u64, len: u32, fx: &mut Effects) {
+        let State::Sending(Sending::Length(left)) = self.state else {
+            return;
+        };
+        if self.unsent == 0 {
+            self.until = now.mono + HTTP_SEND_TIMEOUT;
+        }
+        let len = u32::try_from(left).unwrap_or(u32::MAX).min(len);
+        self.unsent += u64::from(len);
+        fx.send_file(self.stream, file, offset, len);
+        let left = left - u64::from(len);
+        self.state = State::Sending(Sending::Length(left));
+        if left == 0 {
+            self.answered(now, fx);
         }
     }
 

@@ -7,7 +7,7 @@
 use super::event::{Control, DialError, What};
 use super::flow::{Flow, FlowSpec};
 use super::world::{Soon, World};
-use crate::ids::StreamId;
+use crate::ids::{FileId, StreamId};
 use crate::machine::{CloseHow, Endpoint, Host as Target, Input, Listener, Lost};
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -201,6 +201,28 @@ impl World {
         conn.flows[usize::from(side)].write(bytes, now_ns);
         if end.state == EndState::Open {
             self.sent_soon(id, side);
+        }
+    }
+
+    /// What the disk has of it at this moment, without the time a disk takes: most of it is in memory.
+    pub(super) fn send_file(
+        &mut self,
+        h: usize,
+        stream: StreamId,
+        file: FileId,
+        offset: u64,
+        len: u32,
+    ) {
+        let host = &mut self.hosts[h];
+        match host.disk.read_now(file, offset, len, &mut host.rng) {
+            Ok(bytes) => self.send(h, stream, bytes),
+            Err(error) => {
+                if let Some(&(id, side)) = self.hosts[h].streams.get(&stream) {
+                    self.end(id, side, Lost::File(error.text));
+                    self.reset_peer(id, side);
+                    self.forget_if_done(id);
+                }
+            }
         }
     }
 

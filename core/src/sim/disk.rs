@@ -295,6 +295,24 @@ impl Disk {
         Ok(DiskDone::Bytes(self.corrupt(bytes, rng)))
     }
 
+    /// For a stream, at once.
+    pub(super) fn read_now(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        len: u32,
+        rng: &mut Rng,
+    ) -> Result<Bytes, DiskError> {
+        if let Some(kind) = self.faults.fail_next.pop_front() {
+            return fail(kind);
+        }
+        let handle = self.open.get(&file).copied();
+        match self.read(self::file(handle)?, offset, len, rng)? {
+            DiskDone::Bytes(bytes) => Ok(bytes),
+            _ => fail(DiskErrorKind::Other),
+        }
+    }
+
     fn allocate(&mut self, handle: Handle, len: u64, unix_us: i64) -> Answer {
         self.may_change()?;
         let reserved = self.nodes.get(&handle.node).map_or(0, |n| n.reserved);

@@ -183,6 +183,18 @@ impl Journal {
                 self.number(stream.0);
                 self.payload(bytes, bases);
             }
+            Output::SendFile {
+                stream,
+                file,
+                offset,
+                len,
+            } => {
+                self.tag(b'P');
+                self.number(stream.0);
+                self.number(file.0);
+                self.number(*offset);
+                self.number((*len).into());
+            }
             Output::Close { stream, how } => {
                 self.tag(if *how == CloseHow::Flush { b'f' } else { b'A' });
                 self.number(stream.0);

@@ -259,6 +259,12 @@ impl World {
             Output::Grant { stream, bytes } => self.grant(h, stream, bytes),
             Output::StartTls { stream, name: _ } => self.start_tls(h, stream),
             Output::Send { stream, bytes } => self.send(h, stream, bytes),
+            Output::SendFile {
+                stream,
+                file,
+                offset,
+                len,
+            } => self.send_file(h, stream, file, offset, len),
             Output::Close { stream, how } => self.close(h, stream, how),
             Output::Disk { op, todo } => self.order_disk(h, op, todo),
             Output::Hash { op, job } => self.order_hash(h, op, job),

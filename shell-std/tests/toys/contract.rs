@@ -846,6 +846,79 @@ pub fn a_file_goes_across<A: Runtime, B: Runtime>() {
     let _ = std::fs::remove_dir_all(&folder);
 }
 
+/// Contract 4: parts of a file leave in their place among other bytes, also once the file is closed and gone; one that
+/// is not there ends the stream.
+pub fn parts_of_a_file_leave_in_their_place<A: Runtime, B: Runtime>() {
+    const TOTAL: u64 = 8 << 20;
+    const PART: u32 = 1_000_003;
+    let folder = folder("parts");
+    let path = folder.join("in").to_str().unwrap().to_owned();
+    std::fs::write(&path, pattern(0, TOTAL as usize)).unwrap();
+    let (mut sent, mut client, mut is_open) = (0, None, false);
+    let file = Effects::default().file();
+    let on = move |fx: &mut Effects, input| {
+        match input {
+            Input::Accepted { stream, .. } => {
+                fx.adopt(stream);
+                client = Some(stream);
+            }
+            Input::Disk { done, .. } => is_open |= matches!(done, Ok(DiskDone::Opened { .. })),
+            Input::Sent { len, .. } => sent += u64::from(len),
+            Input::Closed { why, .. } => {
+                let too_short = Lost::File(format!("it ends before byte {}", TOTAL + 1));
+                assert_eq!((why, sent), (too_short, TOTAL));
+                done(fx);
+            }
+            _ => {}
+        }
+        let Some(stream) = client.take_if(|_| is_open) else {
+            return;
+        };
+        let mut at = 0;
+        while at < TOTAL {
+            let len = u64::from(PART).min(TOTAL - at);
+            fx.send_file(stream, file, at, len as u32);
+            at += len;
+            let len = 10_000.min(TOTAL - at);
+            fx.send(stream, pattern(at, len as usize));
+            at += len;
+        }
+        fx.send_file(stream, file, TOTAL, 1);
+        fx.disk(DiskOp::Close { file });
+        let path = path.clone();
+        fx.disk(DiskOp::Remove { path });
+    };
+    let opened = folder.join("in").to_str().unwrap().to_owned();
+    let server = Probe::new(
+        |fx| {
+            let (file, path, how) = (fx.file(), opened, OpenHow::Read);
+            fx.disk(DiskOp::Open { file, path, how });
+        },
+        on,
+    );
+    let mut got = 0;
+    let client = move |at| {
+        let on = move |fx: &mut Effects, input| match input {
+            Input::Opened { stream, .. } => fx.grant(stream, 70_000),
+            Input::Received { stream, bytes } => {
+                assert!(bytes == pattern(got, bytes.len()), "wrong bytes");
+                got += bytes.len() as u64;
+                fx.grant(stream, bytes.len() as u32);
+            }
+            Input::Closed { .. } => done(fx),
+            _ => {}
+        };
+        Probe::new(
+            |fx| {
+                fx.connect(endpoint(at));
+            },
+            on,
+        )
+    };
+    pair::<A, B, _, _>(server, Listener::Http, client);
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
 /// An empty folder for one test.
 pub fn folder(name: &str) -> PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -888,7 +961,8 @@ macro_rules! contract {
             closing_delivers_what_was_sent
             aborting_is_answered_once
             datagrams_are_answered
-            a_file_goes_across;
+            a_file_goes_across
+            parts_of_a_file_leave_in_their_place;
             $one, $two);
     };
 }
