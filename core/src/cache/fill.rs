@@ -59,10 +59,6 @@ impl Fill {
     pub(super) fn rests(&self, now: Mono) -> bool {
         now < self.rest_until
     }
-
-    fn claims(&self, slice: u32) -> bool {
-        self.lanes.values().any(|run| run.slices.contains(&slice))
-    }
 }
 
 impl Object {
@@ -200,12 +196,11 @@ impl Object {
             let first = self.fill.lanes.is_empty() && !self.is_whole();
             return first.then(|| (0..self.slices(), true));
         }
-        let lacks = |slice: u32| !self.is_here(slice) && !self.fill.claims(slice);
         let mut best: Option<(u32, u32, u32)> = None;
         for left in self.readers.values().filter(|left| !left.is_empty()) {
             let (first, last) = (slice_of(left.start), slice_of(left.end - 1));
             let horizon = if self.thin { last.min(first + 1) } else { last };
-            let Some(slice) = (first..=horizon).find(|slice| lacks(*slice)) else {
+            let Some(slice) = self.first_open(first, horizon) else {
                 continue;
             };
             let distance = slice - first;
@@ -223,8 +218,27 @@ impl Object {
         }
         let longest = if self.thin { 1 } else { CACHE_RUN_SLICES };
         let end = end.min(start.saturating_add(longest));
-        let end = (start + 1..end).find(|slice| !lacks(*slice)).unwrap_or(end);
-        Some((start..end, distance == 0))
+        let hole = self.absent.get(&start).map_or(end, |hole| hole.end);
+        let claimed = self.fill.lanes.values().map(|run| run.slices.start);
+        let claimed = claimed.filter(|at| *at > start).min().unwrap_or(end);
+        Some((start..end.min(hole).min(claimed), distance == 0))
+    }
+
+    /// The first slice from `first` to `last` that is absent and not asked for.
+    fn first_open(&self, first: u32, last: u32) -> Option<u32> {
+        let mut at = first;
+        loop {
+            let hole = self.absent.overlapping(at..last + 1).next()?;
+            at = at.max(hole.start);
+            let mut runs = self.fill.lanes.values();
+            match runs.find(|run| run.slices.contains(&at)) {
+                Some(run) => at = run.slices.end,
+                None => return Some(at),
+            }
+            if at > last {
+                return None;
+            }
+        }
     }
 
     fn is_full(&self) -> bool {

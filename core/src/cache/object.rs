@@ -22,6 +22,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::Range;
 use core::time::Duration;
+use rangemap::RangeSet;
 
 #[derive(Debug)]
 pub(super) struct Object {
@@ -43,6 +44,8 @@ pub(super) struct Object {
     pub(super) sound: BTreeSet<u32>,
     pub(super) checking: BTreeSet<u32>,
     pub(super) memory: BTreeMap<u32, Arriving>,
+    /// Neither stored nor whole in memory.
+    pub(super) absent: RangeSet<u32>,
     /// Whole slices about which it is to be decided whether they are stored.
     pub sealed: Vec<u32>,
     pub readers: BTreeMap<StreamId, Range<u64>>,
@@ -130,6 +133,7 @@ impl Object {
             sound: BTreeSet::new(),
             checking: BTreeSet::new(),
             memory: BTreeMap::new(),
+            absent: RangeSet::new(),
             sealed: Vec::new(),
             readers: BTreeMap::new(),
             file: FileState::Closed,
@@ -144,6 +148,9 @@ impl Object {
             rest_until: Mono::ZERO,
         };
         object.ranges &= !object.is_unproved();
+        if object.slices() > 0 {
+            object.absent.insert(0..object.slices());
+        }
         let max_age_s = if found.freshness.no_store {
             Some(0)
         } else {
@@ -172,6 +179,7 @@ impl Object {
         for (slice, digest) in &record.slices {
             if *slice < object.slices() {
                 object.digests.insert(*slice, digest_from_hex(digest)?);
+                object.absent.remove(*slice..*slice + 1);
                 object.stored += object.slice_len(*slice);
             }
         }
@@ -230,7 +238,7 @@ impl Object {
     }
 
     pub(super) fn is_whole(&self) -> bool {
-        (0..self.slices()).all(|slice| self.is_here(slice))
+        self.absent.is_empty()
     }
 
     pub(super) fn slices(&self) -> u32 {
@@ -247,14 +255,26 @@ impl Object {
 
     /// All of this range is stored.
     pub(super) fn holds(&self, range: &Range<u64>) -> bool {
-        range.is_empty()
-            || (slice_of(range.start)..=slice_of(range.end - 1)).all(|slice| self.has(slice))
+        if range.is_empty() {
+            return true;
+        }
+        let slices = slice_of(range.start)..slice_of(range.end - 1) + 1;
+        !self.absent.overlaps(&slices) && self.memory.range(slices).next().is_none()
     }
 
     /// Whole in memory or stored.
     pub(super) fn is_here(&self, slice: u32) -> bool {
         let whole = |arriving: &Arriving| u64::from(arriving.len) == self.slice_len(slice);
         self.has(slice) || self.memory.get(&slice).is_some_and(whole)
+    }
+
+    /// It came, or it went: does the register of absent slices still hold?
+    pub(super) fn recheck(&mut self, slice: u32) {
+        if self.is_here(slice) {
+            self.absent.remove(slice..slice + 1);
+        } else {
+            self.absent.insert(slice..slice + 1);
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -370,7 +390,9 @@ impl Object {
         // Served without being stored; another run may have better luck with it.
         self.keeps = false;
         self.thin = true;
-        self.digests.clear();
+        for slice in core::mem::take(&mut self.digests).into_keys() {
+            self.recheck(slice);
+        }
         self.stored = 0;
         Some(Told::NotStored(error.clone()))
     }

@@ -1,7 +1,7 @@
 //! What becomes of an object's slices: from their first byte to the disk and the record, and what is found when they
 //! are compared with their checksums.
 
-use super::object::{FileState, Object, SLICE, Told, slice_of, start_of};
+use super::object::{Arriving, FileState, Object, SLICE, Told, slice_of, start_of};
 use super::orders::{Doing, Orders};
 use super::record::record_path;
 use crate::content::{Digest, HashDone};
@@ -30,6 +30,7 @@ impl Object {
         arriving.chunks.push(bytes);
         if u64::from(arriving.len) == whole {
             self.sealed.push(slice);
+            self.recheck(slice);
         }
     }
 
@@ -144,6 +145,7 @@ impl Object {
     pub(super) fn on_damaged(&mut self, now: Now, slice: u32) -> Option<Told> {
         self.digests.remove(&slice)?;
         self.sound.remove(&slice);
+        self.recheck(slice);
         self.stored = self.stored.saturating_sub(self.slice_len(slice));
         self.dirty(now);
         Some(Told::Damaged(slice))
@@ -153,12 +155,11 @@ impl Object {
     /// are still too many, the farthest ahead. Without readers nothing half-arrived is kept.
     pub(super) fn trim(&mut self) {
         if self.readers.is_empty() {
-            let length = self.length;
-            self.memory.retain(|slice, arriving| {
-                let whole = length.saturating_sub(start_of(*slice)).min(SLICE);
-                !arriving.loose && u64::from(arriving.len) == whole
-            });
-            return;
+            let of_no_use =
+                |slice: &u32, a: &Arriving| a.loose || u64::from(a.len) < self.slice_len(*slice);
+            let slices = self.memory.iter().filter(|(slice, a)| of_no_use(slice, a));
+            let slices: Vec<u32> = slices.map(|(slice, _)| *slice).collect();
+            return slices.into_iter().for_each(|slice| self.forget(slice));
         }
         let next = |slice: u32| {
             let end = start_of(slice) + SLICE;
@@ -172,8 +173,9 @@ impl Object {
             .filter(|(slice, a)| a.loose && !next(**slice))
             .map(|(slice, _)| *slice)
             .collect();
-        for slice in behind {
-            self.memory.remove(&slice);
+        behind.into_iter().for_each(|slice| self.forget(slice));
+        if self.memory.len() <= CACHE_SLICES_IN_MEMORY * 2 {
+            return;
         }
         let needed: BTreeSet<u32> = self
             .readers
@@ -189,8 +191,13 @@ impl Object {
             let Some(slice) = last.map(|(slice, _)| *slice) else {
                 return;
             };
-            self.memory.remove(&slice);
+            self.forget(slice);
         }
+    }
+
+    fn forget(&mut self, slice: u32) {
+        self.memory.remove(&slice);
+        self.recheck(slice);
     }
 
     pub(super) fn check(&self) {
@@ -200,6 +207,10 @@ impl Object {
                 u64::from(arriving.len) <= self.slice_len(*slice),
                 "a slice too long"
             );
+        }
+        for slice in 0..self.slices() {
+            let here = self.is_here(slice);
+            assert_ne!(here, self.absent.contains(&slice), "slice {slice}");
         }
         let stored: u64 = self
             .digests
