@@ -131,8 +131,14 @@ pub const CACHE_SLICE_LEN: u32 = 1024 * 1024;
 /// Slices asked for in one range: little lost to round trips, and other lanes still find something to do.
 pub const CACHE_RUN_SLICES: u32 = 16;
 
-/// Slices of one object in memory, arriving or not yet stored; past it the origin is held back.
+/// Slices in memory of all objects of a cache, arriving or not yet stored: an equal part for each that is fetched.
+pub const CACHE_MEMORY_SLICES: usize = 256;
+
+/// ... of one object at most, if there are few; past it the origin is held back.
 pub const CACHE_SLICES_IN_MEMORY: usize = 8;
+
+/// Objects a cache fetches at the same time; the others wait.
+pub const CACHE_FILLS_MAX: usize = 64;
 
 /// Objects a cache keeps: two files each, within what a folder's list gives.
 pub const CACHE_OBJECTS_MAX: usize = SHELF_FILES_MAX / 2 - 64;

@@ -580,8 +580,14 @@ fn what_was_not_used_for_longest_goes_first() {
         ..config()
     };
     let mut scene = Scene::with(1, 5 * MIB, config);
+    let mut hours = 0;
     let mut get = |name: &str| {
         scene.run(1);
+        // Whatever the wall clock does.
+        hours -= 1;
+        scene
+            .world
+            .set_wall_clock(scene.cache, hours * 3_600_000_000);
         let client = scene.start(&format!("/{name}?cacheHostOrigin=origin"), "");
         let got = scene.finish(client);
         assert!(got.body == scene.content);
@@ -593,6 +599,21 @@ fn what_was_not_used_for_longest_goes_first() {
     scene.run(5);
     let files = scene.world.disk(scene.cache).paths().count();
     assert_eq!(files, 4, "two objects");
+}
+
+#[test]
+fn many_files_at_once_take_turns() {
+    let mut scene = Scene::new();
+    let names: Vec<String> = (0..150)
+        .map(|n| format!("/f{n}?cacheHostOrigin=origin"))
+        .collect();
+    let clients: Vec<HostId> = names.iter().map(|name| scene.start(name, "")).collect();
+    for client in clients {
+        assert!(scene.finish(client).body == scene.content);
+    }
+    assert!(scene.served() < 151 * LENGTH as u64);
+    let most = scene.origin().connections_most;
+    assert!(most <= 64 * 4, "{most} connections");
 }
 
 #[test]

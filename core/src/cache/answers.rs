@@ -21,6 +21,7 @@ impl Cache {
         object.ops = object.ops.saturating_sub(1);
         let told = act(object, &mut self.orders);
         self.eager.extend(object.readers.keys());
+        self.store.recount(id);
         self.touched.insert(id);
         if let Some(told) = told {
             self.tell(id, &told);
@@ -58,6 +59,7 @@ impl Cache {
     pub(super) fn disk(&mut self, op: OpId, done: Result<DiskDone, DiskError>) {
         let now = self.now;
         let dir = self.store.dir.clone();
+        let was_ready = self.store.is_ready;
         match self.orders.answered(op) {
             Some(Doing::List) => {
                 if let Some(error) = self.store.on_listed(done, &mut self.orders) {
@@ -96,13 +98,8 @@ impl Cache {
             }),
             _ => {}
         }
-        if self.store.is_ready {
-            self.asking.extend(
-                self.visitors
-                    .iter()
-                    .filter(|(_, v)| v.transfer.is_none())
-                    .map(|(s, _)| *s),
-            );
+        if self.store.is_ready && !was_ready {
+            self.asking.extend(self.visitors.keys());
         }
     }
 }

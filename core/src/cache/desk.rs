@@ -40,6 +40,7 @@ impl Cache {
     fn answer(&mut self, stream: StreamId, answer: &Answer) {
         if let Some(visitor) = self.visitors.get_mut(&stream) {
             visitor.refuse(self.now, answer, &mut self.orders.fx);
+            self.asking.insert(stream);
         }
     }
 
@@ -213,7 +214,6 @@ impl Cache {
                 let answer = Answer::text(status, text).with(x_cache, "MISS");
                 for stream in &probe.waiters {
                     self.answer(*stream, &answer);
-                    self.asking.insert(*stream);
                 }
             }
         }
@@ -265,6 +265,7 @@ impl Cache {
         } else {
             self.asking.insert(stream);
         }
+        self.store.used(id);
         self.touched.insert(id);
     }
 }

@@ -7,7 +7,7 @@ use super::orders::Orders;
 use super::probe::Reach;
 use crate::http::{Known, Lane, Tiers, WebConfig, WebEvent, WebSource};
 use crate::ids::StreamId;
-use crate::limits::{CACHE_RUN_SLICES, CACHE_SLICES_IN_MEMORY, WEB_CONNECTIONS_MAX};
+use crate::limits::{CACHE_RUN_SLICES, WEB_CONNECTIONS_MAX};
 use crate::machine::Input;
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono, Now};
@@ -31,6 +31,15 @@ pub(super) struct Fill {
 #[derive(Clone, Debug)]
 struct Run {
     slices: Range<u32>,
+}
+
+/// What an object may have of what all share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    /// Slices in memory, arriving or not yet stored; past it the origin is held back.
+    pub slices: usize,
+    /// A fill, if it has none yet.
+    pub may_begin: bool,
 }
 
 /// How a fill goes.
@@ -136,29 +145,40 @@ impl Object {
         !self.fill.events.is_empty()
     }
 
-    /// Ask for more, as long as somebody needs it.
-    pub(super) fn go_on(&mut self, now: Now, reach: &Reach, rng: &mut Rng, orders: &mut Orders) {
+    /// Ask for more, as long as somebody needs it. True if that has to wait until fewer others do.
+    pub(super) fn go_on(
+        &mut self,
+        now: Now,
+        reach: &Reach,
+        share: Share,
+        rng: &mut Rng,
+        orders: &mut Orders,
+    ) -> bool {
         if self.readers.is_empty() || self.dead && self.fill.web.is_none() {
-            return self.end_fill(orders);
+            self.end_fill(orders);
+            return false;
         }
         orders.fx.owner = self.id;
         let begun = !self.is_empty() && self.fill.web.is_none();
         self.dead |= begun && self.is_unproved() && !self.is_whole();
         if self.dead && self.fill.web.is_none() {
-            return;
+            return false;
         }
-        self.release(now, orders);
+        self.release(now, share, orders);
         loop {
             if let Some(web) = &mut self.fill.web
                 && web.idle_lane(now).is_none()
             {
-                return;
+                return false;
             }
             let Some((run, urgent)) = self.next_run() else {
-                return;
+                return false;
             };
-            if self.fill.rests(now.mono) || (self.is_full() && !urgent) {
-                return;
+            if self.fill.rests(now.mono) || (self.is_full(share) && !urgent) {
+                return false;
+            }
+            if self.fill.web.is_none() && !share.may_begin {
+                return true;
             }
             let known = Known {
                 length: Some(self.length),
@@ -180,7 +200,7 @@ impl Object {
                 web
             });
             let Some(lane) = web.idle_lane(now).map(|idle| idle.lane) else {
-                return;
+                return false;
             };
             let begun = self.memory.get(&run.start).map_or(0, |a| a.len);
             let start = start_of(run.start) + u64::from(begun);
@@ -241,13 +261,13 @@ impl Object {
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.memory.len() >= CACHE_SLICES_IN_MEMORY
+    fn is_full(&self, share: Share) -> bool {
+        self.memory.len() >= share.slices
     }
 
     /// Let the origin send as much again as was dealt with.
-    fn release(&mut self, now: Now, orders: &mut Orders) {
-        let full = self.is_full();
+    fn release(&mut self, now: Now, share: Share, orders: &mut Orders) {
+        let full = self.is_full(share);
         // A lane that brings what somebody waits for must not be held back by slices that wait for it.
         let waited: Vec<u32> = self
             .readers

@@ -22,6 +22,7 @@ mod record;
 mod report;
 mod slices;
 mod store;
+mod timers;
 mod turns;
 mod visitor;
 
@@ -29,11 +30,11 @@ use crate::command::{Command, Reply};
 use crate::failure::{Failure, FailureKind};
 use crate::http::{Gate, HostPattern, Proxies};
 use crate::ids::{CallId, StreamId};
-use crate::limits::CACHE_CONNECTIONS_MAX;
+use crate::limits::{CACHE_CONNECTIONS_MAX, CACHE_MEMORY_SLICES};
 use crate::machine::{CloseHow, Input, Listener, Lost, Machine, Output};
 use crate::rng::Rng;
-use crate::time::{Deadline, Mono, Now};
-use alloc::collections::{BTreeMap, BTreeSet};
+use crate::time::{Deadline, Now};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -43,6 +44,7 @@ use orders::{Doing, Id, Orders};
 use probe::{Probe, Reach};
 use report::Counters;
 use store::Store;
+use timers::Timers;
 use visitor::Visitor;
 
 /// What to cache, where, and how much of it.
@@ -91,6 +93,11 @@ pub struct Cache {
     touched: BTreeSet<Id>,
     eager: BTreeSet<StreamId>,
     asking: BTreeSet<StreamId>,
+    client_timers: Timers<StreamId>,
+    object_timers: Timers<Id>,
+    /// Objects that are being fetched, and those that wait until fewer are.
+    filling: BTreeSet<Id>,
+    queue: VecDeque<Id>,
     /// Why an object's fill ended.
     why: BTreeMap<Id, String>,
     last_id: Id,
@@ -122,6 +129,10 @@ impl Cache {
             touched: BTreeSet::new(),
             eager: BTreeSet::new(),
             asking: BTreeSet::new(),
+            client_timers: Timers::new(),
+            object_timers: Timers::new(),
+            filling: BTreeSet::new(),
+            queue: VecDeque::new(),
             why: BTreeMap::new(),
             last_id: 0,
             told_full: false,
@@ -199,6 +210,7 @@ impl Cache {
         } else {
             let visitor = Visitor::new(self.now, stream, &mut self.orders.fx);
             self.visitors.insert(stream, visitor);
+            self.asking.insert(stream);
         }
     }
 
@@ -219,20 +231,21 @@ impl Cache {
 
     fn tick(&mut self) {
         let now = self.now;
-        for visitor in self.visitors.values_mut() {
-            visitor.connection.on_tick(now, &mut self.orders.fx);
+        for stream in self.client_timers.due(now.mono).collect::<Vec<_>>() {
+            if let Some(visitor) = self.visitors.get_mut(&stream) {
+                visitor.connection.on_tick(now, &mut self.orders.fx);
+                self.asking.insert(stream);
+            }
         }
         let probes: Vec<Id> = self.probes.keys().copied().collect();
         for id in probes {
             self.ask_probe(id, &Input::Tick);
         }
-        for (id, object) in &mut self.store.objects {
-            if object.fill.is_active() {
+        for id in self.object_timers.due(now.mono).collect::<Vec<_>>() {
+            if let Some(object) = self.store.objects.get_mut(&id) {
                 object.on_web_input(now, &Input::Tick, &mut self.orders);
-                self.touched.insert(*id);
-            } else if object.deadline().is_some_and(|due| due.at <= now.mono) {
-                self.touched.insert(*id);
             }
+            self.touched.insert(id);
         }
     }
 
@@ -254,6 +267,7 @@ impl Cache {
         let Some(mut visitor) = self.visitors.remove(&stream) else {
             return;
         };
+        self.client_timers.set(stream, None);
         let unsent = visitor.connection.unsent();
         self.counters.bytes_served = self.counters.bytes_served.saturating_sub(unsent);
         visitor.connection.on_closed();
@@ -309,19 +323,16 @@ impl Machine for Cache {
     }
 
     fn deadline(&self) -> Option<Deadline> {
-        let mono: Mono = self.now.mono;
-        let visitors = self
-            .visitors
-            .values()
-            .filter_map(|v| v.connection.deadline());
+        let client = self.client_timers.first();
+        let client = client.and_then(|stream| self.visitors.get(&stream));
+        let client = client.and_then(|visitor| visitor.connection.deadline());
+        let object = self.object_timers.first();
+        let object = object.and_then(|id| self.store.objects.get(&id));
+        let object = object.and_then(|object| object.deadline(self.now.mono));
         let probes = self.probes.values().filter_map(Probe::deadline);
-        let objects = self.store.objects.values();
-        let records = objects.clone().filter_map(object::Object::deadline);
-        let fills = objects.filter_map(|object| object.fill.deadline(mono));
-        visitors
-            .chain(probes)
-            .chain(records)
-            .chain(fills)
+        probes
+            .chain(client)
+            .chain(object)
             .fold(None, |first, next| Deadline::earlier(first, Some(next)))
     }
 
@@ -330,8 +341,19 @@ impl Machine for Cache {
             self.visitors.len() <= CACHE_CONNECTIONS_MAX,
             "too many connections"
         );
+        for (stream, visitor) in &self.visitors {
+            let due = visitor.connection.deadline().map(|due| due.at);
+            assert_eq!(due, self.client_timers.at(*stream), "a client's deadline");
+        }
+        self.store.check();
+        let slices: usize = self.store.objects.values().map(|o| o.memory.len()).sum();
+        assert!(slices <= 2 * CACHE_MEMORY_SLICES, "{slices} in memory");
         for (id, object) in &self.store.objects {
             object.check();
+            let due = object.deadline(self.now.mono).map(|due| due.at);
+            assert_eq!(due, self.object_timers.at(*id), "a deadline of object {id}");
+            let fills = object.fill.is_active();
+            assert_eq!(fills, self.filling.contains(id), "a fill of object {id}");
             for stream in object.readers.keys() {
                 let reads = self
                     .visitors

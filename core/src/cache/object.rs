@@ -38,6 +38,8 @@ pub(super) struct Object {
     pub(super) checked_unix_us: i64,
     max_age_s: u64,
     pub used_unix_us: i64,
+    /// When it was used, as a number that grows; the store's.
+    pub turn: u64,
     /// The stored slices.
     pub(super) digests: BTreeMap<u32, Digest>,
     /// Those that were compared with their checksum in this run.
@@ -61,6 +63,8 @@ pub(super) struct Object {
     pub ops: u32,
     /// Bytes stored or being stored.
     pub stored: u64,
+    /// ... as the store has counted them.
+    pub counted: u64,
     pub(super) dirty_since: Option<Mono>,
     pub(super) recording: bool,
     /// The origin is not asked whether it is still the same before this.
@@ -129,6 +133,7 @@ impl Object {
             checked_unix_us: 0,
             max_age_s: 0,
             used_unix_us: now.wall.unix_us,
+            turn: 0,
             digests: BTreeMap::new(),
             sound: BTreeSet::new(),
             checking: BTreeSet::new(),
@@ -143,6 +148,7 @@ impl Object {
             fill: Fill::default(),
             ops: 0,
             stored: 0,
+            counted: 0,
             dirty_since: None,
             recording: false,
             rest_until: Mono::ZERO,
@@ -285,7 +291,11 @@ impl Object {
         (self.dirty_since.is_none() || !self.keeps || self.dead) && !self.recording
     }
 
-    pub(super) fn deadline(&self) -> Option<Deadline> {
+    pub(super) fn deadline(&self, now: Mono) -> Option<Deadline> {
+        Deadline::earlier(self.record_due(), self.fill.deadline(now))
+    }
+
+    pub(super) fn record_due(&self) -> Option<Deadline> {
         let since = self
             .dirty_since
             .filter(|_| !self.recording && self.keeps && !self.dead)?;

@@ -5,7 +5,6 @@ use super::object::{Arriving, FileState, Object, SLICE, Told, slice_of, start_of
 use super::orders::{Doing, Orders};
 use super::record::record_path;
 use crate::content::{Digest, HashDone};
-use crate::limits::CACHE_SLICES_IN_MEMORY;
 use crate::machine::{DiskDone, DiskError, DiskOp};
 use crate::time::Now;
 use alloc::collections::BTreeSet;
@@ -152,8 +151,8 @@ impl Object {
     }
 
     /// Forget slices in memory that nobody will read: those that are not stored and behind everybody; and if they
-    /// are still too many, the farthest ahead. Without readers nothing half-arrived is kept.
-    pub(super) fn trim(&mut self) {
+    /// are still more than twice as many as it may have, the farthest ahead. Without readers nothing half-arrived is kept.
+    pub(super) fn trim(&mut self, most: usize) {
         if self.readers.is_empty() {
             let of_no_use =
                 |slice: &u32, a: &Arriving| a.loose || u64::from(a.len) < self.slice_len(*slice);
@@ -174,7 +173,7 @@ impl Object {
             .map(|(slice, _)| *slice)
             .collect();
         behind.into_iter().for_each(|slice| self.forget(slice));
-        if self.memory.len() <= CACHE_SLICES_IN_MEMORY * 2 {
+        if self.memory.len() <= most * 2 {
             return;
         }
         let needed: BTreeSet<u32> = self
@@ -182,7 +181,7 @@ impl Object {
             .values()
             .map(|left| slice_of(left.start))
             .collect();
-        while self.memory.len() > CACHE_SLICES_IN_MEMORY * 2 {
+        while self.memory.len() > most * 2 {
             let last = self
                 .memory
                 .iter()
@@ -233,7 +232,7 @@ impl Object {
     /// Write down what is stored, once it is durable.
     pub(super) fn record_soon(&mut self, now: Now, at_once: bool, dir: &str, orders: &mut Orders) {
         let due = self
-            .deadline()
+            .record_due()
             .is_some_and(|due| at_once || due.at <= now.mono);
         if !due {
             return;

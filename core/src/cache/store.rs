@@ -27,6 +27,10 @@ pub(super) struct Store {
     excess_bytes: u64,
     pub objects: BTreeMap<Id, Object>,
     by_url: BTreeMap<String, Id>,
+    /// Least recently used first.
+    by_use: BTreeSet<(u64, Id)>,
+    last_turn: u64,
+    bytes: u64,
     /// Records still to be read at the start; `None` before the folder was listed.
     to_load: Option<Vec<String>>,
     data_files: BTreeSet<String>,
@@ -44,6 +48,9 @@ impl Store {
             excess_bytes: 0,
             objects: BTreeMap::new(),
             by_url: BTreeMap::new(),
+            by_use: BTreeSet::new(),
+            last_turn: 0,
+            bytes: 0,
             to_load: None,
             data_files: BTreeSet::new(),
             is_ready: false,
@@ -76,6 +83,7 @@ impl Store {
         let name = self.to_load.as_mut().and_then(Vec::pop);
         let Some(name) = name else {
             self.is_ready = true;
+            self.recall_uses();
             // Bytes of which nothing is known.
             for name in core::mem::take(&mut self.data_files) {
                 orders.remove(data_path(&self.dir, &name));
@@ -121,8 +129,15 @@ impl Store {
             Some((id, _)) => self.retire(id, orders),
             None => {}
         }
-        self.by_url.insert(url, object.id);
-        self.objects.insert(object.id, object);
+        self.insert(url, object);
+    }
+
+    /// In the order of the last run.
+    fn recall_uses(&mut self) {
+        let objects = self.objects.values();
+        let mut uses: Vec<(i64, Id)> = objects.map(|o| (o.used_unix_us, o.id)).collect();
+        uses.sort_unstable();
+        uses.into_iter().for_each(|(_, id)| self.used(id));
     }
 
     // --- by address
@@ -140,8 +155,25 @@ impl Store {
             object.keeps = false;
             object.thin = true;
         }
-        self.by_url.insert(url, object.id);
-        self.objects.insert(object.id, object);
+        self.insert(url, object);
+    }
+
+    fn insert(&mut self, url: String, object: Object) {
+        let id = object.id;
+        self.by_url.insert(url, id);
+        self.objects.insert(id, object);
+        self.used(id);
+        self.recount(id);
+    }
+
+    /// Somebody has just asked for it.
+    pub(super) fn used(&mut self, id: Id) {
+        if let Some(object) = self.objects.get_mut(&id) {
+            self.by_use.remove(&(object.turn, id));
+            self.last_turn += 1;
+            object.turn = self.last_turn;
+            self.by_use.insert((object.turn, id));
+        }
     }
 
     /// It is not given to anybody any more, and goes once nobody reads it.
@@ -166,6 +198,8 @@ impl Store {
             && let Some(mut object) = self.objects.remove(&id)
         {
             object.remove(&self.dir, orders);
+            self.by_use.remove(&(object.turn, id));
+            self.bytes -= object.counted;
             let url = object.url.to_string();
             if self.by_url.get(&url) == Some(&id) {
                 self.by_url.remove(&url);
@@ -175,8 +209,16 @@ impl Store {
 
     // --- the quota
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.objects.values().map(|object| object.stored).sum()
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Perhaps more or less of it is stored than before.
+    pub(super) fn recount(&mut self, id: Id) {
+        if let Some(object) = self.objects.get_mut(&id) {
+            self.bytes = self.bytes - object.counted + object.stored;
+            object.counted = object.stored;
+        }
     }
 
     /// What the disk is like now. If less is free than should be, what is stored makes way.
@@ -210,16 +252,25 @@ impl Store {
     pub(super) fn evict_one(&mut self, keep: Id, orders: &mut Orders) -> bool {
         let evictable =
             |object: &&Object| object.id != keep && object.is_idle() && object.stored > 0;
-        let idle = self.objects.values().filter(evictable);
-        let oldest = idle.min_by_key(|object| (object.used_unix_us, object.id));
-        let Some((id, stored)) = oldest.map(|object| (object.id, object.stored)) else {
+        let by_use = self.by_use.iter();
+        let mut oldest = by_use.filter_map(|(_, id)| self.objects.get(id));
+        let Some(object) = oldest.find(evictable) else {
             return false;
         };
+        let (id, stored) = (object.id, object.stored);
         let due = stored.min(self.excess_bytes);
         self.excess_bytes -= due;
         self.spare_bytes = self.spare_bytes.map(|spare| spare + stored - due);
         self.retire(id, orders);
         true
+    }
+
+    pub(super) fn check(&self) {
+        let objects = self.objects.values();
+        let stored: u64 = objects.clone().map(|object| object.stored).sum();
+        assert_eq!(stored, self.bytes, "bytes stored");
+        let by_use: BTreeSet<(u64, Id)> = objects.map(|object| (object.turn, object.id)).collect();
+        assert_eq!(by_use, self.by_use, "objects by use");
     }
 
     /// Of a new object's files: the address, and the moment to tell versions apart.

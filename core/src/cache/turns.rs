@@ -1,12 +1,13 @@
 //! What follows from what has happened: clients first, then the objects they read, then new requests.
 
 use super::Cache;
-use super::fill::Filling;
+use super::fill::{Filling, Share};
 use super::orders::Id;
 use super::visitor::{Pumped, Transfer};
 use crate::command::{Level, Reply};
 use crate::http::Answer;
 use crate::ids::StreamId;
+use crate::limits::{CACHE_FILLS_MAX, CACHE_MEMORY_SLICES, CACHE_SLICES_IN_MEMORY};
 use ::http::StatusCode;
 use alloc::format;
 use alloc::string::String;
@@ -18,10 +19,19 @@ impl Cache {
         loop {
             if let Some(stream) = self.eager.pop_first() {
                 self.pump(stream);
+                self.asking.insert(stream);
             } else if let Some(id) = self.touched.pop_first() {
                 self.turn(id);
+                self.note(id);
             } else if let Some(stream) = self.asking.pop_first() {
                 self.serve(stream);
+                let visitor = self.visitors.get(&stream);
+                let due = visitor.and_then(|visitor| visitor.connection.deadline());
+                self.client_timers.set(stream, due.map(|due| due.at));
+            } else if self.filling.len() < CACHE_FILLS_MAX
+                && let Some(id) = self.queue.pop_front()
+            {
+                self.touched.insert(id);
             } else {
                 break;
             }
@@ -38,17 +48,25 @@ impl Cache {
         }
     }
 
+    /// When this object is due, and whether it is being fetched.
+    fn note(&mut self, id: Id) {
+        let object = self.store.objects.get(&id);
+        let due = object.and_then(|object| object.deadline(self.now.mono));
+        self.object_timers.set(id, due.map(|due| due.at));
+        if object.is_some_and(|object| object.fill.is_active()) {
+            self.filling.insert(id);
+        } else {
+            self.filling.remove(&id);
+        }
+    }
+
     /// Move a client on.
     fn pump(&mut self, stream: StreamId) {
         let Some(visitor) = self.visitors.get_mut(&stream) else {
             return;
         };
-        let Some(id) = visitor
-            .transfer
-            .as_ref()
-            .and_then(|transfer| transfer.object)
-        else {
-            self.asking.insert(stream);
+        let transfer = visitor.transfer.as_ref();
+        let Some(id) = transfer.and_then(|transfer| transfer.object) else {
             return;
         };
         let Some(object) = self.store.objects.get_mut(&id) else {
@@ -58,10 +76,7 @@ impl Cache {
         self.counters.bytes_served += handed;
         self.touched.insert(id);
         match pumped {
-            Pumped::Done => {
-                self.part(stream, id);
-                self.asking.insert(stream);
-            }
+            Pumped::Done => self.part(stream, id),
             Pumped::Blocked
                 if object.fill.rests(self.now.mono) || object.dead && !object.fill.is_active() =>
             {
@@ -75,7 +90,6 @@ impl Cache {
                 );
                 visitor.refuse(self.now, &answer, &mut self.orders.fx);
                 self.part(stream, id);
-                self.asking.insert(stream);
             }
             Pumped::Blocked | Pumped::Going => {
                 if let Some(transfer) = &visitor.transfer {
@@ -113,17 +127,24 @@ impl Cache {
         let Some(object) = self.store.objects.get_mut(&id) else {
             return;
         };
-        if self.eager.is_empty() {
-            object.go_on(now, &self.reach, &mut self.rng, &mut self.orders);
-            if object.has_news() {
-                self.touched.insert(id);
-            }
-        } else {
+        if !self.eager.is_empty() {
             // Clients first: what they need next tells what to ask for.
             self.touched.insert(id);
             return;
         }
-        object.trim();
+        let slices = CACHE_MEMORY_SLICES / self.filling.len().max(1);
+        let share = Share {
+            slices: slices.clamp(2, CACHE_SLICES_IN_MEMORY),
+            may_begin: self.filling.len() < CACHE_FILLS_MAX,
+        };
+        let waits = object.go_on(now, &self.reach, share, &mut self.rng, &mut self.orders);
+        if waits && !self.queue.contains(&id) {
+            self.queue.push_back(id);
+        }
+        if object.has_news() {
+            self.touched.insert(id);
+        }
+        object.trim(share.slices);
         let at_once = object.readers.is_empty() || self.stopping.is_some();
         object.record_soon(now, at_once, &self.store.dir, &mut self.orders);
         object.close(&mut self.orders);
@@ -143,6 +164,7 @@ impl Cache {
         if let Some(object) = self.store.objects.get_mut(&id) {
             if fits {
                 object.store(slice, &mut self.orders);
+                self.store.recount(id);
             } else {
                 object.thin = true;
                 object.let_go(slice);
