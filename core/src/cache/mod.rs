@@ -30,7 +30,7 @@ use crate::command::{Command, Reply};
 use crate::failure::{Failure, FailureKind};
 use crate::http::{Gate, HostPattern, Proxies};
 use crate::ids::{CallId, StreamId};
-use crate::limits::{CACHE_CONNECTIONS_MAX, CACHE_MEMORY_SLICES};
+use crate::limits::{CACHE_CONNECTIONS_MAX, CACHE_FILLS_MAX, CACHE_MEMORY_SLICES};
 use crate::machine::{CloseHow, Input, Listener, Lost, Machine, Output};
 use crate::rng::Rng;
 use crate::time::{Deadline, Now};
@@ -348,6 +348,8 @@ impl Machine for Cache {
         self.store.check();
         let slices: usize = self.store.objects.values().map(|o| o.memory.len()).sum();
         assert!(slices <= 2 * CACHE_MEMORY_SLICES, "{slices} in memory");
+        let fills = self.filling.len();
+        assert!(fills <= CACHE_FILLS_MAX, "{fills} fetched at a time");
         for (id, object) in &self.store.objects {
             object.check();
             let due = object.deadline(self.now.mono).map(|due| due.at);

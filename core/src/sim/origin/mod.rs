@@ -114,8 +114,6 @@ pub struct FaultyOrigin {
     /// Body bytes given to connections.
     pub served: u64,
     pub connections: u64,
-    /// At the same time.
-    pub connections_most: usize,
     pub requests: Vec<Seen>,
 }
 
@@ -348,7 +346,6 @@ impl Machine for FaultyOrigin {
             Input::Accepted { stream, .. } => {
                 self.connections += 1;
                 self.clients.insert(stream, Client::default());
-                self.connections_most = self.connections_most.max(self.clients.len());
                 self.fx.grant(stream, HEAD_MAX as u32);
             }
             Input::Received { stream, bytes } => {
