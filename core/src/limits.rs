@@ -122,6 +122,9 @@ pub const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 // --- cache
 
+/// Files a cache lends to the agent beside it: as many as an announce names.
+pub const CACHE_LOANS_MAX: usize = HELD_PER_ANNOUNCE_MAX;
+
 /// Connections a cache serves at a time.
 pub const CACHE_CONNECTIONS_MAX: usize = 1024;
 

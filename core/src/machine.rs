@@ -230,7 +230,7 @@ pub struct Datagram {
 /// The queue of outputs a role fills while it handles one input, and the register of who in the role
 /// asked for what. A parent sets [`Effects::owner`] before it calls a child; whatever the child then
 /// connects or orders is answered to that owner.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Effects {
     /// Who is asking now: a number of the role's choosing.
     pub owner: u64,
@@ -238,12 +238,46 @@ pub struct Effects {
     streams: BTreeMap<StreamId, u64>,
     ops: BTreeMap<OpId, u64>,
     last_id: u64,
+    step: u64,
+}
+
+impl Default for Effects {
+    fn default() -> Self {
+        Self::interleaved(0, 1)
+    }
 }
 
 impl Effects {
+    /// The `nth` of `of` roles that share a shell: their ids are told apart by [`Self::of_stream`] and
+    /// [`Self::of_op`].
+    pub const fn interleaved(nth: u64, of: u64) -> Self {
+        Self {
+            owner: 0,
+            queue: VecDeque::new(),
+            streams: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            last_id: nth,
+            step: of,
+        }
+    }
+
+    /// Which of `of` roles has opened this stream.
+    pub(crate) const fn of_stream(stream: StreamId, of: u64) -> u64 {
+        (stream.0 >> 1) % of
+    }
+
+    /// Which of `of` roles has given this work.
+    pub(crate) const fn of_op(op: OpId, of: u64) -> u64 {
+        op.0 % of
+    }
+
+    const fn next_id(&mut self) -> u64 {
+        self.last_id += self.step;
+        self.last_id
+    }
+
     pub fn connect(&mut self, to: Endpoint) -> StreamId {
-        self.last_id += 1;
-        let stream = StreamId(self.last_id << 1);
+        let stream = StreamId(self.next_id() << 1);
         self.streams.insert(stream, self.owner);
         self.queue.push_back(Output::Connect { stream, to });
         stream
@@ -288,8 +322,7 @@ impl Effects {
     }
 
     pub fn file(&mut self) -> FileId {
-        self.last_id += 1;
-        FileId(self.last_id)
+        FileId(self.next_id())
     }
 
     pub fn disk(&mut self, todo: DiskOp) -> OpId {
@@ -343,8 +376,7 @@ impl Effects {
     }
 
     fn op(&mut self) -> OpId {
-        self.last_id += 1;
-        let op = OpId(self.last_id);
+        let op = OpId(self.next_id());
         self.ops.insert(op, self.owner);
         op
     }

@@ -10,6 +10,7 @@
 mod callers;
 mod dial;
 mod ledger;
+mod lent;
 mod queue;
 mod rules;
 mod shelf;
@@ -18,7 +19,7 @@ mod status;
 mod swarm;
 
 use crate::announce::messages::Scope;
-use crate::announce::{Announcer, AnnouncerConfig, AnnouncerEvent, SwarmState};
+use crate::announce::{Announcer, AnnouncerConfig, AnnouncerEvent, Lookup, SwarmState};
 use crate::api::{Asked, Desk};
 use crate::command::{Event, Level, Reply};
 use crate::content::InfoHash;
@@ -41,6 +42,8 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use ledger::Ledger;
+use lent::Lent;
+pub use lent::Loan;
 use queue::Waiting;
 use rules::Rules;
 use shelf::{Keeper, SHELF_CALL};
@@ -94,6 +97,7 @@ pub struct Agent {
     upload: TokenBucket,
     rules: Rules,
     keeper: Option<Keeper>,
+    lent: Lent,
     /// Downloads that wait for their turn.
     waiting: VecDeque<Waiting>,
     last_owner: u64,
@@ -149,6 +153,7 @@ impl Agent {
                 .clone()
                 .filter(|_| config.share)
                 .map(Keeper::new),
+            lent: Lent::default(),
             waiting: VecDeque::new(),
             config,
             rng,
@@ -168,6 +173,11 @@ impl Agent {
             last_owner: FIRST_SWARM,
             last_job: 0,
         })
+    }
+
+    /// Number streams, files and work so that another role can run beside this one: before anything else.
+    pub(crate) fn number(&mut self, fx: Effects) {
+        self.fx = fx;
     }
 
     /// The limits in force.
@@ -337,6 +347,9 @@ impl Agent {
                     });
                 }
                 AnnouncerEvent::Record { token, answer } => {
+                    if self.on_lent_record(token, &answer) {
+                        continue;
+                    }
                     self.with_swarm(Some(token), |swarm, c| {
                         swarm.tell_job(c, |job, a| job.on_record(answer, a))
                     });
@@ -622,6 +635,7 @@ impl Agent {
         self.settle();
         self.tick_announcer();
         self.settle();
+        self.tend_lent();
         self.tend_shelf();
         self.settle();
         self.fx.owner = LEDGER;
@@ -680,6 +694,7 @@ impl Agent {
             self.rules.down.deadline(),
             self.rules.ledger.deadline(),
             self.keeper.as_ref().map(Keeper::deadline),
+            self.lent.deadline(),
             self.rules
                 .next_at()
                 .map(|at| Deadline::new(at, "other limits may hold")),

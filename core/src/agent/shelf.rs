@@ -90,7 +90,8 @@ impl Keeper {
     }
 
     fn save(&mut self, hash: InfoHash, fx: &mut Effects) {
-        if let Some(item) = self.shelf.get(hash) {
+        let own = self.shelf.get(hash).filter(|item| item.lent.is_none());
+        if let Some(item) = own {
             let (path, bytes) = (self.path(&name_of(hash), "json"), item.record.encode());
             self.order(DiskOp::Replace { path, bytes }, Doing::Save, fx);
         }
@@ -239,7 +240,9 @@ impl Agent {
         let Some(item) = keeper.shelf.remove(hash) else {
             return;
         };
-        keeper.remove_files(&name_of(hash), &mut self.fx);
+        if item.lent.is_none() {
+            keeper.remove_files(&name_of(hash), &mut self.fx);
+        }
         keeper.look_at = self.now.mono;
         let offer = keeper.offers.remove(&hash);
         if let Some(owner) = &offer {
@@ -247,6 +250,7 @@ impl Agent {
         }
         let level = match why {
             Why::Damaged(_) => Level::Warn,
+            Why::TakenBack => Level::Debug,
             _ => Level::Info,
         };
         let text = format!(
@@ -258,6 +262,7 @@ impl Agent {
         if let Some(owner) = offer {
             self.dismiss(owner);
         }
+        self.forget_lent(hash);
     }
 
     /// Whatever nobody reads just now is offered from the shelf's own copy from here on.
@@ -308,7 +313,7 @@ impl Agent {
         }
         let request = ShareRequest {
             metainfo: item.record.metainfo.clone(),
-            path: keeper.data_path(hash),
+            path: item.lent.clone().unwrap_or_else(|| keeper.data_path(hash)),
         };
         self.last_job += 1;
         let id = JobId(self.last_job);

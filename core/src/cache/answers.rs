@@ -33,8 +33,10 @@ impl Cache {
             return;
         };
         let url = &object.url;
+        let mut damaged = false;
         let text = match told {
             Told::Damaged(slice) => {
+                damaged = true;
                 self.counters.slices_damaged += 1;
                 format!("{url}: slice {slice} is damaged on the disk; it is fetched anew")
             }
@@ -54,6 +56,9 @@ impl Cache {
             }
         };
         self.orders.fx.log(Level::Warn, text);
+        if damaged {
+            self.store.take_back(id);
+        }
     }
 
     pub(super) fn disk(&mut self, op: OpId, done: Result<DiskDone, DiskError>) {

@@ -17,6 +17,7 @@ mod desk;
 mod fill;
 mod object;
 mod orders;
+mod peer;
 mod probe;
 mod record;
 mod report;
@@ -31,7 +32,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::http::{Gate, HostPattern, Proxies};
 use crate::ids::{CallId, StreamId};
 use crate::limits::{CACHE_CONNECTIONS_MAX, CACHE_FILLS_MAX, CACHE_MEMORY_SLICES};
-use crate::machine::{CloseHow, Input, Listener, Lost, Machine, Output};
+use crate::machine::{CloseHow, Effects, Input, Listener, Lost, Machine, Output};
 use crate::rng::Rng;
 use crate::time::{Deadline, Now};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,6 +42,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use object::Told;
 use orders::{Doing, Id, Orders};
+pub use peer::CachePeer;
 use probe::{Probe, Reach};
 use report::Counters;
 use store::Store;
@@ -111,8 +113,12 @@ pub struct Cache {
 
 impl Cache {
     pub fn new(config: CacheConfig, seed: [u8; 32]) -> Self {
+        Self::numbered(config, seed, Effects::default())
+    }
+
+    fn numbered(config: CacheConfig, seed: [u8; 32], fx: Effects) -> Self {
         let mut rng = Rng::new(seed);
-        let mut orders = Orders::default();
+        let mut orders = Orders::new(fx);
         let dir = config.dir.trim_end_matches('/').into();
         Self {
             reach: Reach {

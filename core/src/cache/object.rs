@@ -59,6 +59,8 @@ pub(super) struct Object {
     /// Another version took its place, or nobody may ask for it any more.
     pub dead: bool,
     pub fill: Fill,
+    /// It is lent to the agent beside the cache.
+    pub lent: bool,
     /// Disk and hash work outstanding.
     pub ops: u32,
     /// Bytes stored or being stored.
@@ -146,6 +148,7 @@ impl Object {
             thin: found.freshness.no_store,
             dead: false,
             fill: Fill::default(),
+            lent: false,
             ops: 0,
             stored: 0,
             counted: 0,
@@ -257,6 +260,11 @@ impl Object {
 
     pub(super) fn has(&self, slice: u32) -> bool {
         self.digests.contains_key(&slice)
+    }
+
+    /// All of it is on the disk.
+    pub(super) fn is_stored(&self) -> bool {
+        self.is_whole() && self.memory.is_empty() && !self.digests.is_empty()
     }
 
     /// All of this range is stored.

@@ -47,13 +47,20 @@ pub(super) enum Doing {
     },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Orders {
     pub fx: Effects,
     doing: BTreeMap<OpId, Doing>,
 }
 
 impl Orders {
+    pub(super) const fn new(fx: Effects) -> Self {
+        Self {
+            fx,
+            doing: BTreeMap::new(),
+        }
+    }
+
     pub(super) fn disk(&mut self, todo: DiskOp, doing: Doing) -> OpId {
         let op = self.fx.disk(todo);
         self.doing.insert(op, doing);

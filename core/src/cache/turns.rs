@@ -151,6 +151,7 @@ impl Cache {
         if object.is_idle() {
             self.why.remove(&id);
         }
+        self.store.lend(id);
         self.store.sweep(id, &mut self.orders);
         self.store.relieve(&mut self.orders);
     }

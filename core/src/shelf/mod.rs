@@ -33,6 +33,8 @@ pub struct Item {
     pub name: String,
     pub length: u64,
     pub record: Record,
+    /// Where the file is, if it is somebody else's.
+    pub lent: Option<String>,
     slot: slots::Place,
 }
 
@@ -42,8 +44,20 @@ impl Item {
             name,
             length,
             record,
+            lent: None,
             slot: slots::Place::default(),
         }
+    }
+
+    /// It is somebody else's: it counts towards no quota and goes when they say so.
+    #[must_use]
+    pub fn lent(mut self, path: String) -> Self {
+        self.lent = Some(path);
+        self
+    }
+
+    const fn is_loose(&self) -> bool {
+        !self.record.pinned && self.lent.is_none()
     }
 
     pub const fn is_offered(&self) -> bool {
@@ -70,6 +84,8 @@ pub enum Why {
     Room,
     Damaged(String),
     Asked,
+    /// By whoever had lent it.
+    TakenBack,
 }
 
 impl Why {
@@ -79,6 +95,7 @@ impl Why {
             Self::Room => "its space is needed".to_string(),
             Self::Damaged(why) => why.clone(),
             Self::Asked => "somebody asked".to_string(),
+            Self::TakenBack => "its file goes".to_string(),
         }
     }
 }
@@ -114,7 +131,7 @@ impl Shelf {
 
     /// Bytes of what is not pinned.
     pub fn loose_bytes(&self) -> u64 {
-        let loose = self.items.values().filter(|item| !item.record.pinned);
+        let loose = self.items.values().filter(|item| item.is_loose());
         loose.map(|item| item.length).sum()
     }
 
@@ -125,7 +142,7 @@ impl Shelf {
         free_bytes: Option<u64>,
         now: Wall,
     ) -> Vec<(InfoHash, Why)> {
-        let loose = self.items.iter().filter(|(_, item)| !item.record.pinned);
+        let loose = self.items.iter().filter(|(_, item)| item.is_loose());
         let too_old = |item: &Item| limits.max_age.is_some_and(|age| item.age(now) >= age);
         let (old, young): (Vec<_>, Vec<_>) = loose.partition(|(_, item)| too_old(item));
         let freed: u64 = old.iter().map(|(_, item)| item.length).sum();
@@ -176,7 +193,7 @@ impl Shelf {
                 Bytes(limits.headroom_bytes)
             ));
         }
-        let loose = self.items.iter().filter(|(_, item)| !item.record.pinned);
+        let loose = self.items.iter().filter(|(_, item)| item.is_loose());
         let victims = victims(loose.collect(), over_quota.max(lacking));
         Ok(victims.into_iter().map(|(hash, _)| hash).collect())
     }
@@ -184,7 +201,7 @@ impl Shelf {
     /// When the next content is over age.
     pub fn next_expiry(&self, limits: &ShelfLimits, now: Wall) -> Option<Duration> {
         let age = limits.max_age?;
-        let loose = self.items.values().filter(|item| !item.record.pinned);
+        let loose = self.items.values().filter(|item| item.is_loose());
         loose.map(|item| age.saturating_sub(item.age(now))).min()
     }
 
