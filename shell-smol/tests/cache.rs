@@ -96,3 +96,56 @@ fn an_origin_is_spared_and_then_not_needed() {
             .contains("--allow example.org")
     );
 }
+
+#[test]
+fn what_is_cached_goes_to_peers_too() {
+    let folder = Folder::new();
+    let content = folder.file("served/image.bin", 5 * MIB + 123);
+    let (origin, url) = folder.origin(&[]);
+    let host = url.strip_prefix("http://").unwrap().to_owned();
+    let any = "127.0.0.1:0";
+    let mut coordinator = folder.start(&["coordinator", "--listen", any, "--allow", &host]);
+    let known = format!("http://{}", coordinator.listening());
+    let small = "min_file_size_to_peer=0B";
+    let mut cache = folder.start(&[
+        "cache",
+        "--listen",
+        any,
+        "--allow",
+        &host,
+        "--coordinator",
+        &known,
+        "--listen-peers",
+        any,
+        "--set",
+        small,
+    ]);
+    let at = cache.listening();
+    let image = format!("{url}/image.bin");
+    let peers_only = [
+        "--json",
+        "get",
+        &image,
+        "-o",
+        "copy",
+        "--coordinator",
+        &known,
+        "--require-peers",
+        "--set",
+        small,
+    ];
+    let (_, body) = ask(&at, &format!("/image.bin?cacheHostOrigin={host}"), "");
+    assert!(body == content);
+    // The coordinator makes its record from the origin when the cache asks for it.
+    cache.until(|line| matches!(line, Line::Log { text, .. } if text.contains("can be offered")));
+    drop(origin);
+    let ended = folder.run(&peers_only);
+    let Line::Got(got) = ended.last_line() else {
+        panic!("{ended:#?}");
+    };
+    assert_eq!(got.received.total(), content.len() as u64);
+    assert_eq!(got.peers, 1);
+    assert!(folder.read("copy") == content);
+    cache.signal(Signal::TERM);
+    assert_eq!(cache.end().1.code(), Some(0));
+}

@@ -115,7 +115,7 @@ impl Agent {
         let (hash, path) = (metainfo.info_hash, loan.path.clone());
         *state = State::Known(hash);
         let text = format!("{} can be offered to peers: {}", metainfo.name, loan.url);
-        self.log(Level::Debug, text);
+        self.log(Level::Info, text);
         self.put_on_shelf(&metainfo, path);
         true
     }

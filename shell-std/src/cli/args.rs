@@ -363,6 +363,15 @@ pub(crate) struct CacheArgs {
     /// Let agents of the local network find it by DNS-SD
     #[arg(long)]
     pub(crate) announce: bool,
+    /// URL of a coordinator: what is here whole, and known there, is offered to peers, too
+    #[arg(long, value_name = "URL")]
+    pub(crate) coordinator: Option<String>,
+    /// Where peers reach it
+    #[arg(long, value_name = "ADDR", requires = "coordinator", default_value = PEERS_DEFAULT)]
+    pub(crate) listen_peers: SocketAddr,
+    /// A setting for what is offered to peers, as in slots=16; may be repeated. `dovetail config --help` lists them
+    #[arg(long, value_name = "NAME=VALUE", requires = "coordinator", action = ArgAction::Append)]
+    pub(crate) set: Vec<String>,
 }
 
 /// Run the whole system on this machine: an origin, a coordinator and several devices
