@@ -1,0 +1,119 @@
+"""A line between two network namespaces, in user space: rate, delay, and a buffer that drops what does not fit.
+
+Kernels without netem can do it, too. Needs root, `ip` and /dev/net/tun; everything goes away with the line.
+"""
+
+import collections
+import fcntl
+import multiprocessing
+import os
+import select
+import shutil
+import struct
+import subprocess
+import time
+
+from .procs import Failed
+
+TUNSETIFF = 0x400454CA
+IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
+NEAR_ADDR, FAR_ADDR = "10.77.0.1", "10.77.0.2"
+PACKET_MAX = 2048
+
+
+def why_not():
+    """Why there can be no line here; None if there can."""
+    if os.geteuid() != 0:
+        return "a line with a delay needs root"
+    if not os.path.exists("/dev/net/tun"):
+        return "there is no /dev/net/tun"
+    return None if shutil.which("ip") else "ip is not installed (apt-get install iproute2)"
+
+
+def ip(*args):
+    done = subprocess.run(["ip", *args], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Failed(f"ip {' '.join(args)}: {done.stderr.strip()}")
+
+
+class Link:
+    """`near` and `far` are prefixes for commands that are to run at either end."""
+
+    def __init__(self, bytes_per_s, round_trip_s, buffer_bytes):
+        self.shape = (bytes_per_s, round_trip_s / 2, buffer_bytes)
+        self.names = [f"dvt{os.getpid()}{end}" for end in "nf"]
+        self.near, self.far = (["ip", "netns", "exec", name] for name in self.names)
+        self.tuns, self.forwarder = [], None
+
+    def __enter__(self):
+        try:
+            for name, addr, other in zip(self.names, (NEAR_ADDR, FAR_ADDR), (FAR_ADDR, NEAR_ADDR)):
+                self.add_end(name, addr, other)
+            self.forwarder = multiprocessing.Process(target=forward, args=(*self.tuns, *self.shape), daemon=True)
+            self.forwarder.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def add_end(self, name, addr, other):
+        ip("netns", "add", name)
+        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        self.tuns.append(tun)
+        fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH", name.encode(), IFF_TUN | IFF_NO_PI))
+        ip("link", "set", name, "netns", name)
+        ip("-n", name, "addr", "add", addr, "peer", other, "dev", name)
+        ip("-n", name, "link", "set", name, "up")
+        ip("-n", name, "link", "set", "lo", "up")
+
+    def __exit__(self, *_):
+        if self.forwarder:
+            self.forwarder.kill()
+            self.forwarder.join()
+        for tun in self.tuns:
+            os.close(tun)
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+class Way:
+    """One direction."""
+
+    def __init__(self, source, sink, bytes_per_s, delay_s, buffer_bytes):
+        self.source, self.sink = source, sink
+        self.bytes_per_s, self.delay_s, self.buffer_s = bytes_per_s, delay_s, buffer_bytes / bytes_per_s
+        self.free_at, self.flying = 0.0, collections.deque()
+
+    def take(self):
+        while True:
+            try:
+                packet = os.read(self.source, PACKET_MAX)
+            except BlockingIOError:
+                return
+            now = time.monotonic()
+            begins = max(now, self.free_at)
+            if begins - now <= self.buffer_s:
+                self.free_at = begins + len(packet) / self.bytes_per_s
+                self.flying.append((self.free_at + self.delay_s, packet))
+
+    def give(self):
+        """Deliver what has arrived; when the next one does."""
+        while self.flying:
+            at, packet = self.flying[0]
+            if at > time.monotonic():
+                return at
+            self.flying.popleft()
+            try:
+                os.write(self.sink, packet)
+            except OSError:
+                pass
+        return None
+
+
+def forward(near, far, *shape):
+    ways = {near: Way(near, far, *shape), far: Way(far, near, *shape)}
+    while True:
+        due = [at for at in [way.give() for way in ways.values()] if at is not None]
+        wait = max(min(due) - time.monotonic(), 0) if due else None
+        for tun in select.select(list(ways), [], [], wait)[0]:
+            ways[tun].take()
