@@ -145,6 +145,8 @@ struct State {
     writer: Writer,
     /// Said once the handshake is over, which it must be by then.
     secured: Option<(Input, Instant)>,
+    /// The socket has just taken less than it was given.
+    is_full: bool,
     /// Nothing is left to throw away.
     has_eof: bool,
 }
@@ -175,6 +177,13 @@ enum Step {
     Over,
 }
 
+/// What came of one write.
+enum Sent {
+    All(usize),
+    /// The socket is full. A little more would fit soon; the kernel says when it is worth it.
+    Part(usize),
+}
+
 /// What a reader does next.
 enum Turn {
     Read(usize, Option<Instant>),
@@ -201,6 +210,7 @@ impl Stream {
                 phase: Phase::Open,
                 writer: Writer::Idle,
                 secured: None,
+                is_full: false,
                 has_eof: false,
             }),
             readable: Bell::default(),
@@ -393,9 +403,16 @@ impl Stream {
         if state.phase == Phase::Ended {
             return Step::Over;
         }
+        if std::mem::take(&mut state.is_full) {
+            return Step::Full;
+        }
         if state.conduit.has_outgoing() {
             match self.send_next(state) {
-                Ok(written) => self.say_sent(state, written, queue),
+                Ok(Sent::All(written)) => self.say_sent(state, written, queue),
+                Ok(Sent::Part(written)) => {
+                    self.say_sent(state, written, queue);
+                    return Step::Full;
+                }
                 Err(NotSent::Full) => return Step::Full,
                 Err(NotSent::Cold) => {
                     let part = state.conduit.file_part().cloned();
@@ -436,7 +453,12 @@ impl Stream {
     fn flush_some(&self, state: &mut State, queue: &Queue) {
         while state.writer != Writer::Busy && state.conduit.has_outgoing() {
             match self.send_next(state) {
-                Ok(written) => self.say_sent(state, written, queue),
+                Ok(Sent::All(written)) => self.say_sent(state, written, queue),
+                Ok(Sent::Part(written)) => {
+                    self.say_sent(state, written, queue);
+                    state.is_full = true;
+                    self.wake_writer(state);
+                }
                 Err(NotSent::Full | NotSent::Cold) => self.wake_writer(state),
                 Err(NotSent::Lost(why)) => return self.lose(state, why, queue),
             }
@@ -444,12 +466,21 @@ impl Stream {
     }
 
     /// Write as much as the socket takes now, and the page cache has.
-    fn send_next(&self, state: &State) -> Result<usize, NotSent> {
-        match state.conduit.file_part() {
-            Some(part) if part.is_warm() => part.send(self.fd()),
-            Some(_) => Err(NotSent::Cold),
-            None => send_some(self.fd(), &state.conduit.slices()),
-        }
+    fn send_next(&self, state: &State) -> Result<Sent, NotSent> {
+        let (written, asked) = match state.conduit.file_part() {
+            Some(part) if part.is_warm() => (part.send(self.fd())?, part.len),
+            Some(_) => return Err(NotSent::Cold),
+            None => {
+                let slices = state.conduit.slices();
+                let asked = slices.iter().map(|slice| slice.len()).sum();
+                (send_some(self.fd(), &slices)?, asked)
+            }
+        };
+        Ok(if written < asked {
+            Sent::Part(written)
+        } else {
+            Sent::All(written)
+        })
     }
 
     /// What was read stands in for the part of the file.

@@ -35,7 +35,8 @@ pub enum NotSent {
 }
 
 impl FilePart {
-    /// Send what the socket takes. A socket that blocks makes this wait.
+    /// Send what the socket takes. A socket that blocks makes this wait. (There is no flag against SIGPIPE here: Rust's
+    /// runtime ignores it.)
     ///
     /// # Errors
     ///
@@ -64,6 +65,11 @@ impl FilePart {
             let got = rustix::io::preadv2(&*self.file, slices, at, ReadWriteFlags::NOWAIT);
             got != Err(Errno::AGAIN)
         })
+    }
+
+    /// Does `next` go on where this one ends?
+    pub fn is_followed_by(&self, next: &Self) -> bool {
+        Arc::ptr_eq(&self.file, &next.file) && self.offset + self.len as u64 == next.offset
     }
 
     /// Its first bytes, read.

@@ -178,7 +178,10 @@ impl Conduit {
     /// It cannot be read.
     pub fn send_file(&mut self, mut part: FilePart) -> Result<(), Lost> {
         if self.tls.is_none() {
-            self.outgoing.push_back(Chunk::plain(Load::File(part)));
+            match self.outgoing.back_mut().map(|chunk| &mut chunk.load) {
+                Some(Load::File(last)) if last.is_followed_by(&part) => last.len += part.len,
+                _ => self.outgoing.push_back(Chunk::plain(Load::File(part))),
+            }
             return Ok(());
         }
         while part.len > 0 {
