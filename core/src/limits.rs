@@ -140,6 +140,9 @@ pub const CACHE_MEMORY_SLICES: usize = 256;
 /// ... of one object at most, if there are few; past it the origin is held back.
 pub const CACHE_SLICES_IN_MEMORY: usize = 8;
 
+/// Files a cache keeps open for the next client.
+pub const CACHE_FILES_OPEN_MAX: usize = 256;
+
 /// Objects a cache fetches at the same time; the others wait.
 pub const CACHE_FILLS_MAX: usize = 64;
 

@@ -491,6 +491,7 @@ fn what_is_kept_outlives_a_restart() {
     let stop = scene.world.command(scene.cache, Command::Shutdown);
     let stopped = |w: &World| w.reply(stop).is_some();
     scene.world.run_until(stopped, MINUTE).expect("an end");
+    scene.run(1);
     assert_eq!(scene.world.disk(scene.cache).open_files(), 0);
 }
 
@@ -602,6 +603,22 @@ fn what_was_not_used_for_longest_goes_first() {
 }
 
 #[test]
+fn files_stay_open_for_the_next_client_but_not_too_many() {
+    let mut scene = Scene::with(1, 1000, config());
+    for n in 0..300 {
+        let client = scene.start(&format!("/f{n}?cacheHostOrigin=origin"), "");
+        assert!(scene.finish(client).body == scene.content);
+    }
+    scene.run(60);
+    assert_eq!(scene.world.disk(scene.cache).open_files(), 256);
+    let target = "/f0?cacheHostOrigin=origin";
+    let clients = [scene.start(target, ""), scene.start(target, "")];
+    for client in clients {
+        assert_eq!(scene.finish(client).x_cache(), "HIT");
+    }
+}
+
+#[test]
 fn many_files_at_once_take_turns() {
     // How many are fetched at a time is an invariant of the cache.
     let mut scene = Scene::with(1, 2 * MIB, config());
@@ -652,7 +669,6 @@ fn clients_that_leave_stop_the_fill() {
     assert!(served < 40 * MIB as u64, "{served}");
     scene.run(60);
     assert_eq!(scene.served(), served);
-    assert_eq!(scene.world.disk(scene.cache).open_files(), 0);
     scene.whole("MISS");
     assert!(scene.served() < 66 * MIB as u64, "what was stored is used");
 }

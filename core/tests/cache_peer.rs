@@ -134,14 +134,9 @@ fn what_is_cached_whole_goes_to_peers() {
 #[test]
 fn what_is_evicted_is_taken_back_first() {
     let mut scene = Scene::new(8 * MIB);
-    for name in ["/srv/other.bin"] {
-        let content = scene.fleet.content.clone();
-        scene
-            .fleet
-            .world
-            .disk(scene.fleet.origin)
-            .put(name, content);
-    }
+    let content = scene.fleet.content.clone();
+    let disk = scene.fleet.world.disk(scene.fleet.origin);
+    disk.put("/srv/other.bin", content);
     scene.fetch("image.bin");
     scene.fleet.world.run_for(S * 30);
     assert_eq!(scene.offered(), 1);

@@ -473,7 +473,14 @@ impl Stream {
             None => {
                 let slices = state.conduit.slices();
                 let asked = slices.iter().map(|slice| slice.len()).sum();
-                (send_some(self.fd(), &slices)?, asked)
+                (
+                    send_some(
+                        self.fd(),
+                        &slices,
+                        state.conduit.has_part_next(slices.len()),
+                    )?,
+                    asked,
+                )
             }
         };
         Ok(if written < asked {

@@ -221,8 +221,13 @@ pub fn lost(error: &io::Error) -> Lost {
 /// # Errors
 ///
 /// See [`NotSent`]; never `Cold`.
-pub fn send_some(socket: &OwnedFd, slices: &[IoSlice<'_>]) -> Result<usize, NotSent> {
-    send(socket, slices, SendFlags::DONTWAIT).map_err(|error| match error {
+pub fn send_some(socket: &OwnedFd, slices: &[IoSlice<'_>], more: bool) -> Result<usize, NotSent> {
+    let more = if more {
+        SendFlags::MORE
+    } else {
+        SendFlags::empty()
+    };
+    send(socket, slices, SendFlags::DONTWAIT | more).map_err(|error| match error {
         Errno::AGAIN => NotSent::Full,
         error => NotSent::Lost(lost(&error.into())),
     })

@@ -422,7 +422,11 @@ impl Stream {
             // Files take a disk's time: that is the writer's.
             let sent = match state.conduit.file_part() {
                 Some(_) => Err(NotSent::Cold),
-                None => send_some(&self.socket, &state.conduit.slices()),
+                None => {
+                    let slices = state.conduit.slices();
+                    let more = state.conduit.has_part_next(slices.len());
+                    send_some(&self.socket, &slices, more)
+                }
             };
             match sent {
                 Ok(written) => self.say_sent(state, written, queue),

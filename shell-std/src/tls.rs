@@ -219,6 +219,12 @@ impl Conduit {
         !self.outgoing.is_empty()
     }
 
+    /// Does a part of a file follow the first so many chunks? Then they need not leave by themselves.
+    pub fn has_part_next(&self, chunks: usize) -> bool {
+        let next = self.outgoing.get(chunks).map(|chunk| &chunk.load);
+        matches!(next, Some(Load::File(_)))
+    }
+
     /// The next chunks to write, as slices; none if a part of a file is next.
     pub fn slices(&self) -> Vec<IoSlice<'_>> {
         let next = self.outgoing.iter().take(CHUNKS_PER_WRITE);

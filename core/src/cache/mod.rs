@@ -100,6 +100,8 @@ pub struct Cache {
     /// Objects that are being fetched, and those that wait until fewer are.
     filling: BTreeSet<Id>,
     queue: VecDeque<Id>,
+    /// Objects whose file is open.
+    open: BTreeSet<Id>,
     /// Why an object's fill ended.
     why: BTreeMap<Id, String>,
     last_id: Id,
@@ -139,6 +141,7 @@ impl Cache {
             object_timers: Timers::new(),
             filling: BTreeSet::new(),
             queue: VecDeque::new(),
+            open: BTreeSet::new(),
             why: BTreeMap::new(),
             last_id: 0,
             told_full: false,

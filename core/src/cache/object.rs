@@ -381,6 +381,10 @@ impl Object {
         }
     }
 
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.file, FileState::Open(_))
+    }
+
     /// Nobody reads it any more.
     pub(super) fn close(&mut self, orders: &mut Orders) {
         if let (FileState::Open(file), true) = (self.file, self.is_idle() && self.is_recorded()) {

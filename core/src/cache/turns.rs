@@ -2,12 +2,15 @@
 
 use super::Cache;
 use super::fill::{Filling, Share};
+use super::object::Object;
 use super::orders::Id;
 use super::visitor::{Pumped, Transfer};
 use crate::command::{Level, Reply};
 use crate::http::Answer;
 use crate::ids::StreamId;
-use crate::limits::{CACHE_FILLS_MAX, CACHE_MEMORY_SLICES, CACHE_SLICES_IN_MEMORY};
+use crate::limits::{
+    CACHE_FILES_OPEN_MAX, CACHE_FILLS_MAX, CACHE_MEMORY_SLICES, CACHE_SLICES_IN_MEMORY,
+};
 use ::http::StatusCode;
 use alloc::format;
 use alloc::string::String;
@@ -36,6 +39,7 @@ impl Cache {
                 break;
             }
         }
+        self.close_files();
         if let Some(call) = self.stopping
             && self
                 .store
@@ -48,7 +52,7 @@ impl Cache {
         }
     }
 
-    /// When this object is due, and whether it is being fetched.
+    /// When this object is due, whether it is being fetched, and whether its file is open.
     fn note(&mut self, id: Id) {
         let object = self.store.objects.get(&id);
         let due = object.and_then(|object| object.deadline(self.now.mono));
@@ -57,6 +61,30 @@ impl Cache {
             self.filling.insert(id);
         } else {
             self.filling.remove(&id);
+        }
+        if object.is_some_and(Object::is_open) {
+            self.open.insert(id);
+        } else {
+            self.open.remove(&id);
+        }
+    }
+
+    /// Files stay open for the next client, as long as they are not too many.
+    fn close_files(&mut self) {
+        let most = match self.stopping {
+            Some(_) => 0,
+            None => CACHE_FILES_OPEN_MAX,
+        };
+        while self.open.len() > most {
+            let objects = self.open.iter().filter_map(|id| self.store.objects.get(id));
+            let idle = objects.filter(|object| object.is_idle() && object.is_recorded());
+            let Some(id) = idle.min_by_key(|object| object.turn).map(|o| o.id) else {
+                return;
+            };
+            if let Some(object) = self.store.objects.get_mut(&id) {
+                object.close(&mut self.orders);
+            }
+            self.open.remove(&id);
         }
     }
 
@@ -147,7 +175,6 @@ impl Cache {
         object.trim(share.slices);
         let at_once = object.readers.is_empty() || self.stopping.is_some();
         object.record_soon(now, at_once, &self.store.dir, &mut self.orders);
-        object.close(&mut self.orders);
         if object.is_idle() {
             self.why.remove(&id);
         }
