@@ -56,15 +56,13 @@ impl FilePart {
         }
     }
 
-    /// Does the page cache have it, as far as its first and last byte can tell? Yes, where the file system does not say.
+    /// Does the page cache have it, as far as its last byte can tell? Yes, where the file system does not say.
     pub fn is_warm(&self) -> bool {
         let last = self.offset + self.len.saturating_sub(1) as u64;
-        [self.offset, last].into_iter().all(|at| {
-            let mut byte = [0];
-            let slices = &mut [IoSliceMut::new(&mut byte)];
-            let got = rustix::io::preadv2(&*self.file, slices, at, ReadWriteFlags::NOWAIT);
-            got != Err(Errno::AGAIN)
-        })
+        let mut byte = [0];
+        let slices = &mut [IoSliceMut::new(&mut byte)];
+        let got = rustix::io::preadv2(&*self.file, slices, last, ReadWriteFlags::NOWAIT);
+        got != Err(Errno::AGAIN)
     }
 
     /// Does `next` go on where this one ends?
