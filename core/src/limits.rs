@@ -140,6 +140,12 @@ pub const CACHE_MEMORY_SLICES: usize = 256;
 /// ... of one object at most, if there are few; past it the origin is held back.
 pub const CACHE_SLICES_IN_MEMORY: usize = 8;
 
+/// Bytes of an answer that is no file, passed on to clients; a longer one is replaced by a line of text.
+pub const CACHE_ANSWER_MAX: usize = 64 * 1024;
+
+/// Caches one after the other that a request may pass.
+pub const CACHE_HOPS_MAX: usize = 16;
+
 /// Files a cache keeps open for the next client.
 pub const CACHE_FILES_OPEN_MAX: usize = 256;
 

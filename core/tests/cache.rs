@@ -1,4 +1,4 @@
-//! The cache role in virtual time: what is fetched, kept, refused and served when things go wrong.
+//! The cache role in virtual time: what is fetched, kept and served when things go wrong.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -6,188 +6,18 @@
     reason = "a test fails by panicking"
 )]
 
+mod common;
+
 use bytes::Bytes;
+use common::cache_scene::{LENGTH, MIB, MINUTE, Scene, config};
 use core::time::Duration;
 use dovetail_core::cache::{Cache, CacheConfig};
-use dovetail_core::command::{Command, Event};
+use dovetail_core::command::Command;
 use dovetail_core::host::{DiskSpace, HostFacts};
 use dovetail_core::machine::{Endpoint, Host, Listener};
 use dovetail_core::sim::origin::{Fault, FaultyOrigin, When};
 use dovetail_core::sim::toys::Reader;
 use dovetail_core::sim::{HostId, HostSpec, Kill, World};
-
-const MIB: usize = 1024 * 1024;
-const LENGTH: usize = 5 * MIB + 12_345;
-const MINUTE: Duration = Duration::from_secs(60);
-const DIR: &str = "/cache";
-
-/// An origin, a cache that may ask it, and clients that come and go.
-struct Scene {
-    world: World,
-    content: Bytes,
-    origin: HostId,
-    cache: HostId,
-    clients: u32,
-    config: CacheConfig,
-}
-
-struct Got {
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Got {
-    fn status(&self) -> u16 {
-        self.head[9..12].parse().unwrap()
-    }
-
-    fn field(&self, name: &str) -> Option<&str> {
-        let fields = self.head.lines().filter_map(|line| line.split_once(": "));
-        let mut fields = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
-        fields.next().map(|(_, value)| value)
-    }
-
-    fn x_cache(&self) -> &str {
-        self.field("x-cache").unwrap_or("none")
-    }
-}
-
-fn config() -> CacheConfig {
-    CacheConfig {
-        dir: DIR.into(),
-        allow: vec!["origin".parse().unwrap()],
-        ..CacheConfig::default()
-    }
-}
-
-impl Scene {
-    fn new() -> Self {
-        Self::with(1, LENGTH, config())
-    }
-
-    fn with(seed: u64, length: usize, config: CacheConfig) -> Self {
-        let mut world = World::new(seed);
-        let content = world.content("file", length);
-        let spec = HostSpec::at("10.0.0.1").listen(Listener::Http, 80);
-        let server = FaultyOrigin::new(content.clone()).rate(40_000_000);
-        let origin = world.host("origin", server, spec);
-        world.name("origin", origin);
-        let machine = Cache::new(config.clone(), world.seed_for("cache"));
-        let spec = HostSpec::at("10.0.0.2").listen(Listener::Http, 80);
-        let cache = world.host("cache", machine, spec);
-        world.name("cache", cache);
-        Self {
-            world,
-            content,
-            origin,
-            cache,
-            clients: 0,
-            config,
-        }
-    }
-
-    fn start(&mut self, target: &str, fields: &str) -> HostId {
-        self.ask("GET", target, fields, "cache")
-    }
-
-    fn ask(&mut self, method: &str, target: &str, fields: &str, host: &str) -> HostId {
-        let say = format!(
-            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n"
-        );
-        let to = Endpoint {
-            host: Host::Name("cache".into()),
-            port: 80,
-            tls: None,
-        };
-        let reader = Reader::new(to, Bytes::from(say), 1 << 20, Duration::ZERO);
-        self.clients += 1;
-        let n = self.clients;
-        let spec = HostSpec::at(&format!("10.1.{}.{}", n / 250, 1 + n % 250));
-        self.world.host(&format!("client{n}"), reader, spec)
-    }
-
-    fn finish(&mut self, client: HostId) -> Got {
-        let done = |w: &World| w.machine::<Reader>(client).is_done();
-        self.world.run_until(done, MINUTE * 10).expect("an end");
-        let reader = self.world.machine::<Reader>(client);
-        let text = reader.bytes();
-        let end = text.windows(4).position(|w| w == b"\r\n\r\n");
-        let end = end.unwrap_or(text.len());
-        Got {
-            head: String::from_utf8(text[..end].to_vec()).unwrap(),
-            body: text.get(end + 4..).unwrap_or_default().to_vec(),
-        }
-    }
-
-    fn get(&mut self, fields: &str) -> Got {
-        let client = self.start("/f?cacheHostOrigin=origin", fields);
-        self.finish(client)
-    }
-
-    /// The whole file, which must be right.
-    fn whole(&mut self, x_cache: &str) {
-        let got = self.get("");
-        assert_eq!(
-            (got.status(), got.x_cache()),
-            (200, x_cache),
-            "{}",
-            got.head
-        );
-        assert!(got.body == self.content, "{} bytes", got.body.len());
-    }
-
-    fn origin(&self) -> &FaultyOrigin {
-        self.world.machine::<FaultyOrigin>(self.origin)
-    }
-
-    fn served(&self) -> u64 {
-        self.origin().served
-    }
-
-    fn refuse_with(&mut self, status: u16) {
-        let fault = Fault::Status {
-            status,
-            retry_after_s: None,
-        };
-        let add = |origin: &mut FaultyOrigin| origin.add_fault(When::Always, fault);
-        self.world.with(self.origin, add);
-    }
-
-    fn heal(&mut self) {
-        self.world.with(self.origin, FaultyOrigin::clear_faults);
-    }
-
-    fn restart(&mut self, how: Kill) {
-        self.world.kill(self.cache, how);
-        let machine = Cache::new(self.config.clone(), [7; 32]);
-        self.world.restart(self.cache, machine);
-    }
-
-    fn says(&self, what: &str) -> bool {
-        let events = self.world.events(self.cache).iter();
-        events
-            .filter(|event| matches!(event, Event::Log { text, .. } if text.contains(what)))
-            .count()
-            > 0
-    }
-
-    fn health(&mut self) -> serde_json::Value {
-        let client = self.start("/.dovetail/health", "");
-        let got = self.finish(client);
-        serde_json::from_slice(&got.body).unwrap()
-    }
-
-    /// The data file of the only object.
-    fn data_path(&mut self) -> String {
-        let mut paths = self.world.disk(self.cache).paths();
-        let path = paths.find(|path| path.ends_with(".data"));
-        path.expect("a data file").to_owned()
-    }
-
-    fn run(&mut self, seconds: u64) {
-        self.world.run_for(Duration::from_secs(seconds));
-    }
-}
 
 #[test]
 fn a_miss_then_hits() {
@@ -365,116 +195,6 @@ fn an_origin_in_trouble_is_not_asked_again_at_once() {
     scene.heal();
     scene.run(31);
     scene.whole("HIT");
-}
-
-#[test]
-fn what_the_origin_refuses_is_passed_on_and_not_kept() {
-    let mut scene = Scene::new();
-    scene.refuse_with(404);
-    let got = scene.get("");
-    assert_eq!(got.status(), 404);
-    assert!(
-        String::from_utf8(got.body)
-            .unwrap()
-            .contains("origin answered 404")
-    );
-    assert_eq!(scene.health()["objects"], 0);
-    scene.heal();
-    scene.whole("MISS");
-    scene.run(601);
-    scene.refuse_with(410);
-    assert_eq!(scene.get("").status(), 410);
-    assert_eq!(scene.health()["objects"], 0, "nor what was kept before");
-}
-
-#[test]
-fn others_hosts_are_refused() {
-    let mut scene = Scene::new();
-    for (target, host, status) in [
-        ("/f?cacheHostOrigin=evil.net", "cache", 403),
-        ("/f?cacheHostOrigin=origin:8080", "cache", 403),
-        ("/f?cacheHostOrigin=127.0.0.1", "cache", 403),
-        ("/f?cacheHostOrigin=10.0.0.1", "cache", 403),
-        ("/f?cacheHostOrigin=[::1]", "cache", 403),
-        ("/f?cacheHostOrigin=169.254.169.254", "cache", 403),
-        ("/f?cacheHostOrigin=origin.evil.net", "cache", 403),
-        ("/f?cacheHostOrigin=u:p@origin", "cache", 400),
-        ("/f?cacheHostOrigin=origin/x", "cache", 400),
-        (
-            "/f?cacheHostOrigin=origin&cacheHostOrigin=evil.net",
-            "cache",
-            400,
-        ),
-        (
-            "/f?cacheHostOrigin=origin&cacheHostOriginScheme=gopher",
-            "cache",
-            400,
-        ),
-        ("/f", "cache", 403),
-        ("http://evil.net/f", "cache", 403),
-    ] {
-        let client = scene.ask("GET", target, "", host);
-        let got = scene.finish(client);
-        assert_eq!(got.status(), status, "{target}");
-        if status == 403 {
-            let text = String::from_utf8(got.body).unwrap();
-            assert!(text.contains("--allow "), "{text}");
-        }
-    }
-    assert_eq!(scene.origin().connections, 0);
-    let post = scene.ask("POST", "/f?cacheHostOrigin=origin", "", "cache");
-    assert_eq!(scene.finish(post).status(), 405);
-}
-
-#[test]
-fn wildcards_do_not_reach_the_own_network() {
-    for (allow, status) in [("*.example.org", 403), ("in.example.org", 200)] {
-        let allow = vec![allow.parse().unwrap()];
-        let mut scene = Scene::with(1, LENGTH, CacheConfig { allow, ..config() });
-        scene.world.name("in.example.org", scene.origin);
-        let client = scene.start("/f?cacheHostOrigin=in.example.org", "");
-        assert_eq!(scene.finish(client).status(), status);
-        assert_eq!(scene.origin().requests.is_empty(), status == 403);
-    }
-}
-
-#[test]
-fn redirects_lead_only_to_allowed_hosts() {
-    for (to, status) in [("http://origin/g", 200), ("http://evil.net/g", 403)] {
-        let mut scene = Scene::new();
-        let fault = Fault::Redirect {
-            status: 302,
-            to: to.into(),
-        };
-        scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
-            origin.add_fault(When::Path("/f".into()), fault);
-        });
-        let got = scene.get("");
-        assert_eq!(got.status(), status);
-        assert!(status != 200 || got.body == scene.content);
-    }
-}
-
-#[test]
-fn a_loop_is_cut() {
-    let mut world = World::new(1);
-    let allow = vec!["loop".parse().unwrap()];
-    let machine = Cache::new(CacheConfig { allow, ..config() }, [3; 32]);
-    let spec = HostSpec::at("10.0.0.2").listen(Listener::Http, 80);
-    let cache = world.host("cache", machine, spec);
-    world.name("loop", cache);
-    let to = Endpoint {
-        host: Host::Name("loop".into()),
-        port: 80,
-        tls: None,
-    };
-    let say = "GET /f HTTP/1.1\r\nHost: loop\r\nConnection: close\r\n\r\n";
-    let reader = Reader::new(to, Bytes::from(say), 1 << 20, Duration::ZERO);
-    let client = world.host("client", reader, HostSpec::at("10.0.0.3"));
-    let done = |w: &World| w.machine::<Reader>(client).is_done();
-    world.run_until(done, MINUTE).expect("an end");
-    let text = world.machine::<Reader>(client).bytes();
-    assert!(text.starts_with(b"HTTP/1.1 508 "));
 }
 
 #[test]
@@ -674,21 +394,6 @@ fn clients_that_leave_stop_the_fill() {
 }
 
 #[test]
-fn a_length_nobody_tells_is_refused_with_a_reason() {
-    for fault in [Fault::Chunked, Fault::NoLength] {
-        let mut scene = Scene::new();
-        scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
-            origin.add_fault(When::Always, Fault::IgnoreRange);
-            origin.add_fault(When::Always, fault);
-        });
-        let got = scene.get("");
-        assert_eq!(got.status(), 502);
-        let text = String::from_utf8(got.body).unwrap();
-        assert!(text.contains("does not say how long"), "{text}");
-    }
-}
-
-#[test]
 fn without_validators_nothing_tells_that_it_is_the_same() {
     let mut scene = Scene::new();
     scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
@@ -787,27 +492,6 @@ fn an_origin_that_dies_in_the_middle_ends_the_answer_in_the_middle() {
     let part = scene.get("Range: bytes=0-99\r\n");
     assert_eq!((part.status(), part.x_cache()), (206, "HIT"));
     assert!(part.body == scene.content[..100]);
-}
-
-#[test]
-fn a_name_that_moves_into_the_own_network_is_not_followed() {
-    let allow = vec!["*.example.org".parse().unwrap()];
-    let mut scene = Scene::with(1, LENGTH, CacheConfig { allow, ..config() });
-    let server = FaultyOrigin::new(scene.content.clone());
-    let spec = HostSpec::at("93.184.216.34").listen(Listener::Http, 80);
-    let public = scene.world.host("public", server, spec);
-    scene.world.name("a.example.org", public);
-    scene.world.name("a.example.org", scene.origin);
-    let target = "/f?cacheHostOrigin=a.example.org";
-    let client = scene.start(target, "Range: bytes=0-9\r\n");
-    assert!(scene.finish(client).body == scene.content[..10]);
-    scene.world.kill(public, Kill::Process);
-    let client = scene.start(target, "Range: bytes=4194304-4194313\r\n");
-    let got = scene.finish(client);
-    assert_eq!(got.status(), 502);
-    let text = String::from_utf8(got.body).unwrap();
-    assert!(text.contains("in a network of our own"), "{text}");
-    assert!(scene.origin().requests.is_empty());
 }
 
 #[test]

@@ -3,20 +3,22 @@
 use super::Cache;
 use super::object::Object;
 use super::orders::Id;
-use super::probe::{Finding, Found, Probe};
+use super::passing::pass_on;
+use super::probe::{Finding, Found, Probe, Said};
 use super::report::{health_json, metrics_text};
 use super::store::Store;
 use super::visitor::{Mark, Transfer};
 use crate::command::Level;
 use crate::http::{Answer, AnswerBody, IncomingRequest, Url, origin_url};
 use crate::ids::StreamId;
-use crate::limits::{CACHE_ORIGIN_REST, CACHE_PROBES_MAX};
+use crate::limits::{CACHE_HOPS_MAX, CACHE_ORIGIN_REST, CACHE_PROBES_MAX};
 use crate::machine::Input;
 use ::http::header::{self, HeaderName};
 use ::http::{Method, StatusCode};
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// Addresses of the cache itself.
@@ -52,10 +54,9 @@ impl Cache {
         if let Some(own) = request.path().strip_prefix(OWN) {
             return Err(Box::new(self.own(own)));
         }
-        let via = request.headers.get_all(header::VIA).iter();
-        let mut via = via.filter_map(|field| field.to_str().ok());
-        if via.any(|field| field.contains(&self.reach.via)) {
-            let why = "the request has come through this cache already";
+        let hops = via_of(request);
+        if hops.contains(&self.reach.via) || hops.split(',').count() > CACHE_HOPS_MAX {
+            let why = "the request has come through this cache already, or through too many";
             return Err(Box::new(Answer::text(StatusCode::LOOP_DETECTED, why)));
         }
         let target = request
@@ -82,7 +83,7 @@ impl Cache {
             "{host} is not on this cache's list; whoever runs it can add it with --allow {host}"
         );
         self.orders.fx.log(Level::Debug, format!("refused {url}"));
-        Err(Box::new(Answer::text(StatusCode::FORBIDDEN, text)))
+        Err(Box::new(refusal(text)))
     }
 
     fn own(&self, name: &str) -> Answer {
@@ -103,6 +104,7 @@ impl Cache {
     /// Give a request its object, or ask the origin for it.
     pub(super) fn attach(&mut self, stream: StreamId, transfer: Transfer) {
         let url = transfer.url.clone();
+        let hops = via_of(&transfer.request);
         let Some(visitor) = self.visitors.get_mut(&stream) else {
             return;
         };
@@ -128,11 +130,16 @@ impl Cache {
             self.answer(stream, &answer);
         } else {
             let id = self.next_id();
+            let via = match &hops[..] {
+                "" => format!("1.1 {}", self.reach.via),
+                hops => format!("{hops}, 1.1 {}", self.reach.via),
+            };
             let mut probe = Probe::start(
                 self.now,
                 id,
                 url,
                 validator,
+                via,
                 &self.reach,
                 &mut self.orders.fx,
             );
@@ -149,12 +156,12 @@ impl Cache {
         if let Some(finding) = finding
             && let Some(probe) = self.probes.remove(&id)
         {
-            self.on_finding(&probe, finding);
+            self.on_finding(probe, finding);
         }
     }
 
-    fn on_finding(&mut self, probe: &Probe, finding: Finding) {
-        let (now, url) = (self.now, &probe.url);
+    fn on_finding(&mut self, probe: Probe, finding: Finding) {
+        let (now, url) = (self.now, &probe.url.clone());
         let known = self.store.find(&url.to_string());
         let object = known.and_then(|id| self.store.objects.get_mut(&id));
         let object = object.filter(|object| !object.dead);
@@ -174,31 +181,44 @@ impl Cache {
                 self.orders.fx.log(Level::Warn, text);
                 Ok((object.id, true))
             }
-            (Finding::Status(status), Some(object)) if is_passing(status) => {
+            (Finding::Said(said), Some(object)) if is_passing(said.head.status) => {
                 object.rest_until = now.mono + CACHE_ORIGIN_REST;
                 Ok((object.id, true))
             }
-            (Finding::Status(status), object) => {
+            (Finding::Said(said), object) => {
                 // The origin does not give it to anybody any more, and neither do we.
                 if let Some(id) = object.map(|object| object.id) {
                     self.store.retire(id, &mut self.orders);
                 }
-                Err((status, format!("{} answered {status}", url.authority())))
+                let (status, fields) = (said.head.status, said.head.headers.clone());
+                Err(match said.whole() {
+                    Some(body) => pass_on(status, &fields, AnswerBody::Full(body), &self.reach.via),
+                    None => Answer::text(status, format!("{} answered {status}", url.authority()))
+                        .with(X_CACHE, "MISS"),
+                })
+            }
+            (Finding::Endless(said), object) => {
+                if let Some(id) = object.map(|object| object.id) {
+                    self.store.retire(id, &mut self.orders);
+                }
+                self.counters.misses += probe.waiters.len() as u64;
+                let Said { head, body, .. } = *said;
+                return self.pass_through(probe, &head, body.freeze());
             }
             (Finding::Same(_), None) => {
                 let why = format!(
                     "{} says nothing has changed, but nothing is here",
                     url.authority()
                 );
-                Err((StatusCode::BAD_GATEWAY, why))
+                Err(bad_gateway(why))
             }
-            (Finding::Failed(why), None) => Err((
-                StatusCode::BAD_GATEWAY,
-                format!("cannot fetch {url}: {why}"),
-            )),
-            (Finding::Forbidden(why), _) => {
+            (Finding::Failed(why), None) => Err(bad_gateway(format!("cannot fetch {url}: {why}"))),
+            (Finding::Forbidden(why, log), _) => {
                 self.counters.refused += 1;
-                Err((StatusCode::FORBIDDEN, why))
+                if let Some(log) = log {
+                    self.orders.fx.log(Level::Warn, log);
+                }
+                Err(refusal(why))
             }
         };
         match served {
@@ -209,9 +229,7 @@ impl Cache {
                     .iter()
                     .for_each(|stream| self.enter(*stream, id, stale));
             }
-            Err((status, text)) => {
-                let x_cache = HeaderName::from_static("x-cache");
-                let answer = Answer::text(status, text).with(x_cache, "MISS");
+            Err(answer) => {
                 for stream in &probe.waiters {
                     self.answer(*stream, &answer);
                 }
@@ -269,6 +287,23 @@ impl Cache {
         self.touched.insert(id);
     }
 }
+
+fn refusal(text: String) -> Answer {
+    Answer::text(StatusCode::FORBIDDEN, text).with(X_CACHE, "REFUSED")
+}
+
+fn bad_gateway(text: String) -> Answer {
+    Answer::text(StatusCode::BAD_GATEWAY, text).with(X_CACHE, "MISS")
+}
+
+/// Through whom the request has come (RFC 9110 §7.6.3).
+fn via_of(request: &IncomingRequest) -> String {
+    let fields = request.headers.get_all(header::VIA).iter();
+    let fields: Vec<&str> = fields.filter_map(|field| field.to_str().ok()).collect();
+    fields.join(", ")
+}
+
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// The same version as far as validators can tell; without any, nothing tells.
 fn is_same(object: &Object, found: &Found) -> bool {

@@ -17,6 +17,7 @@ mod desk;
 mod fill;
 mod object;
 mod orders;
+mod passing;
 mod peer;
 mod probe;
 mod record;
@@ -42,6 +43,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use object::Told;
 use orders::{Doing, Id, Orders};
+use passing::Passing;
 pub use peer::CachePeer;
 use probe::{Probe, Reach};
 use report::Counters;
@@ -89,6 +91,7 @@ pub struct Cache {
     revalidate: Duration,
     visitors: BTreeMap<StreamId, Visitor>,
     probes: BTreeMap<Id, Probe>,
+    passings: BTreeMap<Id, Passing>,
     store: Store,
     counters: Counters,
     /// Objects something happened to, clients that can perhaps go on, clients that may have asked.
@@ -132,6 +135,7 @@ impl Cache {
             revalidate: config.revalidate,
             visitors: BTreeMap::new(),
             probes: BTreeMap::new(),
+            passings: BTreeMap::new(),
             store: Store::new(dir, config.quota_bytes, &mut orders),
             counters: Counters::default(),
             touched: BTreeSet::new(),
@@ -168,6 +172,10 @@ impl Cache {
             Input::Sent { stream, len } => {
                 if let Some(visitor) = self.visitors.get_mut(stream) {
                     visitor.connection.on_sent(now, *len);
+                    let passing = visitor.transfer.as_ref().and_then(|t| t.passing);
+                    if let Some(passing) = passing.and_then(|id| self.passings.get_mut(&id)) {
+                        passing.on_sent(now, *len, &mut self.orders.fx);
+                    }
                     self.eager.insert(*stream);
                 }
             }
@@ -230,6 +238,8 @@ impl Cache {
         };
         if self.probes.contains_key(&owner) {
             self.ask_probe(owner, input);
+        } else if self.passings.contains_key(&owner) {
+            self.on_passing_input(owner, input);
         } else if let Some(object) = self.store.objects.get_mut(&owner)
             && object.fill.owns(stream)
         {
@@ -249,6 +259,9 @@ impl Cache {
         let probes: Vec<Id> = self.probes.keys().copied().collect();
         for id in probes {
             self.ask_probe(id, &Input::Tick);
+        }
+        for id in self.passings.keys().copied().collect::<Vec<_>>() {
+            self.on_passing_input(id, &Input::Tick);
         }
         for id in self.object_timers.due(now.mono).collect::<Vec<_>>() {
             if let Some(object) = self.store.objects.get_mut(&id) {
@@ -280,8 +293,14 @@ impl Cache {
         let unsent = visitor.connection.unsent();
         self.counters.bytes_served = self.counters.bytes_served.saturating_sub(unsent);
         visitor.connection.on_closed();
-        if let Some(id) = visitor.transfer.and_then(|transfer| transfer.object) {
+        let Some(transfer) = visitor.transfer else {
+            return;
+        };
+        if let Some(id) = transfer.object {
             self.part(stream, id);
+        }
+        if let Some(id) = transfer.passing {
+            self.drop_passing(id);
         }
     }
 
@@ -339,10 +358,9 @@ impl Machine for Cache {
         let object = object.and_then(|id| self.store.objects.get(&id));
         let object = object.and_then(|object| object.deadline(self.now.mono));
         let probes = self.probes.values().filter_map(Probe::deadline);
-        probes
-            .chain(client)
-            .chain(object)
-            .fold(None, |first, next| Deadline::earlier(first, Some(next)))
+        let passings = self.passings.values().filter_map(Passing::deadline);
+        let all = probes.chain(passings).chain(client).chain(object);
+        all.fold(None, |first, next| Deadline::earlier(first, Some(next)))
     }
 
     fn check(&self) {
@@ -355,6 +373,12 @@ impl Machine for Cache {
             assert_eq!(due, self.client_timers.at(*stream), "a client's deadline");
         }
         self.store.check();
+        for (id, passing) in &self.passings {
+            let visitor = self.visitors.get(&passing.client);
+            let passes = visitor.and_then(|v| v.transfer.as_ref()?.passing);
+            assert_eq!(passes, Some(*id), "an answer for nobody");
+            passing.check();
+        }
         let slices: usize = self.store.objects.values().map(|o| o.memory.len()).sum();
         assert!(slices <= 2 * CACHE_MEMORY_SLICES, "{slices} in memory");
         let fills = self.filling.len();

@@ -10,14 +10,17 @@ use crate::http::{
     Url, Validator, redirect,
 };
 use crate::ids::StreamId;
-use crate::limits::{CONNECT_TIMEOUT, HTTP_HEAD_MAX};
+use crate::limits::{CACHE_ANSWER_MAX, CONNECT_TIMEOUT, HTTP_HEAD_MAX};
 use crate::machine::{Effects, Input};
 use crate::time::{Deadline, Now};
 use ::http::StatusCode;
 use ::http::header::{self, HeaderMap, HeaderName};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use bytes::{Bytes, BytesMut};
+use core::net::IpAddr;
 
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -29,6 +32,10 @@ pub(super) struct Probe {
     connection: Connection,
     /// Of the version we have.
     known: Option<Validator>,
+    /// Through whom the request came, and we.
+    via: String,
+    /// An answer that is no file, as far as it has come.
+    reading: Option<Box<Said>>,
 }
 
 /// What a probe needs from the role.
@@ -40,17 +47,27 @@ pub(super) struct Reach {
     pub via: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Finding {
     /// It is still the version we have.
     Same(Freshness),
     File(Found),
-    /// The origin says no.
-    Status(StatusCode),
+    /// A file of which nobody says how long it is, and how it begins. The connection stays.
+    Endless(Box<Said>),
+    /// The origin says something else.
+    Said(Box<Said>),
     /// There is no answer we can use.
     Failed(String),
-    /// It leads where it must not.
-    Forbidden(String),
+    /// It leads where it must not; and what only the log is told about that.
+    Forbidden(String, Option<String>),
+}
+
+/// An answer, and the first bytes of its body or all of them.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub head: ResponseHead,
+    pub body: BytesMut,
+    is_whole: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,18 +94,21 @@ impl Probe {
         id: Id,
         url: Url,
         known: Option<Validator>,
+        via: String,
         reach: &Reach,
         fx: &mut Effects,
     ) -> Self {
         fx.owner = id;
         Self {
-            connection: ask(now, &url, known.as_ref(), reach, fx),
+            connection: ask(now, &url, known.as_ref(), &via, reach, fx),
             at: url.clone(),
             url,
             waiters: Vec::new(),
             id,
             redirects: 0,
             known,
+            via,
+            reading: None,
         }
     }
 
@@ -103,15 +123,18 @@ impl Probe {
         match input {
             Input::Tick => self.connection.on_tick(now, fx, &mut events),
             Input::Opened { stream, to } if *stream == self.connection.stream() => {
-                let direct = matches!(reach.proxies.route(&self.at), Route::Direct);
-                if direct && !reach.gate.permits_at(&self.at, to.ip()) {
+                if !reach.permits_at(&self.at, to.ip()) {
                     self.connection.close(fx);
                     let host = self.at.authority();
-                    return Some(Finding::Forbidden(format!(
-                        "{host} is at {}, in a network that no wildcard reaches; whoever runs this cache can allow \
-                         it by its whole name, with --allow {host}",
+                    let text = format!(
+                        "{host} is in a network that no wildcard reaches; whoever runs this cache can allow it by its \
+                         whole name, with --allow {host}"
+                    );
+                    let log = format!(
+                        "refused {host}: it is at {}, which no wildcard reaches",
                         to.ip()
-                    )));
+                    );
+                    return Some(Finding::Forbidden(text, Some(log)));
                 }
                 self.connection.on_input(now, input, fx, &mut events);
             }
@@ -123,14 +146,63 @@ impl Probe {
                     let finding = self.on_head(now, &head, reach, fx);
                     if finding.is_some() {
                         self.connection.close(fx);
+                        return finding;
                     }
-                    return finding;
+                    if self.reading.is_none() {
+                        // What else came belongs to the answer that led elsewhere.
+                        return None;
+                    }
                 }
-                ClientEvent::Fault(fault) => return Some(Finding::Failed(fault.to_string())),
-                ClientEvent::Body(_) | ClientEvent::Done { .. } => {}
+                ClientEvent::Body(bytes) => self.on_body(now, &bytes, fx),
+                ClientEvent::Done { .. } => {
+                    self.connection.close(fx);
+                    let mut said = self.reading.take()?;
+                    said.is_whole = true;
+                    return Some(Finding::Said(said));
+                }
+                ClientEvent::Fault(fault) => {
+                    let said = self.reading.take().filter(|said| !is_file(&said.head));
+                    let failed = Finding::Failed(fault.to_string());
+                    return Some(said.map_or(failed, Finding::Said));
+                }
             }
         }
+        let said = self.reading.take()?;
+        if is_file(&said.head) {
+            return Some(Finding::Endless(said));
+        }
+        if said.body.len() > CACHE_ANSWER_MAX {
+            self.connection.close(fx);
+            return Some(Finding::Said(said));
+        }
+        self.reading = Some(said);
         None
+    }
+
+    fn on_body(&mut self, now: Now, bytes: &[u8], fx: &mut Effects) {
+        if let Some(said) = &mut self.reading {
+            said.body.extend_from_slice(bytes);
+            if !is_file(&said.head) {
+                self.connection.consumed(now, bytes.len(), fx);
+            }
+        }
+    }
+
+    pub(super) const fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Where redirects have led.
+    pub(super) const fn at(&self) -> &Url {
+        &self.at
+    }
+
+    pub(super) fn via(&self) -> &str {
+        &self.via
+    }
+
+    pub(super) fn into_parts(self) -> (Url, Connection) {
+        (self.at, self.connection)
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
@@ -141,7 +213,17 @@ impl Probe {
         self.connection.close(fx);
     }
 
-    /// `None`: it goes on elsewhere.
+    /// The body belongs to it.
+    fn read_on(&mut self, head: &ResponseHead) -> Option<Finding> {
+        self.reading = Some(Box::new(Said {
+            head: head.clone(),
+            body: BytesMut::new(),
+            is_whole: false,
+        }));
+        None
+    }
+
+    /// `None`: it goes on elsewhere, or there is more to read.
     fn on_head(
         &mut self,
         now: Now,
@@ -153,16 +235,17 @@ impl Probe {
             Err(why) => return Some(Finding::Failed(why.to_string())),
             Ok(Some(to)) if !reach.gate.permits(&to.url) => {
                 let (from, to) = (self.at.authority(), to.url.authority());
-                return Some(Finding::Forbidden(format!(
+                let text = format!(
                     "{from} leads to {to}, which is not on this cache's list; whoever runs it can add it with \
                      --allow {to}"
-                )));
+                );
+                return Some(Finding::Forbidden(text, None));
             }
             Ok(Some(to)) => {
                 self.redirects += 1;
                 self.connection.close(fx);
                 fx.owner = self.id;
-                self.connection = ask(now, &to.url, self.known.as_ref(), reach, fx);
+                self.connection = ask(now, &to.url, self.known.as_ref(), &self.via, reach, fx);
                 self.at = to.url;
                 return None;
             }
@@ -190,14 +273,12 @@ impl Probe {
             },
             StatusCode::RANGE_NOT_SATISFIABLE => match content_range(&head.headers) {
                 Some(ContentRange::Unsatisfied { total: 0 }) => (Some(0), true),
-                _ => return Some(Finding::Status(head.status)),
+                _ => return self.read_on(head),
             },
-            status => return Some(Finding::Status(status)),
+            _ => return self.read_on(head),
         };
         let Some(length) = length else {
-            return Some(Finding::Failed(
-                "it does not say how long the file is".into(),
-            ));
+            return self.read_on(head);
         };
         Some(Finding::File(Found {
             at: self.at.clone(),
@@ -208,6 +289,25 @@ impl Probe {
             freshness,
         }))
     }
+}
+
+impl Reach {
+    /// May a connection that goes to this address be used for that? A proxy sees to it itself.
+    pub(super) fn permits_at(&self, url: &Url, ip: IpAddr) -> bool {
+        !matches!(self.proxies.route(url), Route::Direct) || self.gate.permits_at(url, ip)
+    }
+}
+
+impl Said {
+    /// All of the body, if it is all and not too long.
+    pub(super) fn whole(self) -> Option<Bytes> {
+        self.is_whole.then(|| self.body.freeze())
+    }
+}
+
+/// It gives what was asked for.
+fn is_file(head: &ResponseHead) -> bool {
+    matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
 }
 
 impl Freshness {
@@ -235,12 +335,11 @@ fn ask(
     now: Now,
     url: &Url,
     known: Option<&Validator>,
+    via: &str,
     reach: &Reach,
     fx: &mut Effects,
 ) -> Connection {
-    let mut request = ClientRequest::get(url.clone())
-        .with(header::RANGE, "bytes=0-0")
-        .with(header::VIA, &format!("1.1 {}", reach.via));
+    let mut request = plain_request(url, via).with(header::RANGE, "bytes=0-0");
     if let Some(known) = known {
         if let Some(etag) = &known.etag {
             request = request.with(header::IF_NONE_MATCH, etag);
@@ -256,6 +355,10 @@ fn ask(
     let mut connection = Connection::open_as(now, url, &reach.proxies, how, fx);
     connection.start(now, request, fx, &mut Vec::new());
     connection
+}
+
+pub(super) fn plain_request(url: &Url, via: &str) -> ClientRequest {
+    ClientRequest::get(url.clone()).with(header::VIA, via)
 }
 
 fn content_range(headers: &HeaderMap) -> Option<ContentRange> {

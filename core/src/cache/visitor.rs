@@ -31,6 +31,9 @@ pub(super) struct Transfer {
     pub url: Url,
     /// `None` while the origin is being asked.
     pub object: Option<Id>,
+    /// It is answered by this, not by an object; and whether its head was.
+    pub passing: Option<Id>,
+    pub is_passed: bool,
     /// What is sent once the first byte is there.
     head: Option<Answer>,
     /// Not yet taken from the object.
@@ -72,6 +75,8 @@ impl Transfer {
             request,
             url,
             object: None,
+            passing: None,
+            is_passed: false,
             head: None,
             left: 0..0,
         }
@@ -82,7 +87,7 @@ impl Transfer {
     }
 
     pub(super) const fn is_answered(&self) -> bool {
-        self.head.is_none() && self.object.is_some()
+        self.is_passed || self.head.is_none() && self.object.is_some()
     }
 }
 

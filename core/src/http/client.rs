@@ -310,6 +310,16 @@ impl Connection {
         self.top_up(fx);
     }
 
+    /// From here on so many bytes may come and not be consumed, if that is more than before.
+    pub fn widen(&mut self, window: u32, fx: &mut Effects) {
+        let more = window.saturating_sub(self.window);
+        if !self.is_gone() && more > 0 {
+            self.window = window;
+            self.credit += more;
+            fx.grant(self.stream, more);
+        }
+    }
+
     /// Give the connection up, with whatever is under way. No event comes of it.
     pub fn close(&mut self, fx: &mut Effects) {
         if !self.is_gone() {
