@@ -230,6 +230,7 @@ fn an_origin_that_breaks_off_breaks_the_answer_off() {
 fn a_slow_client_holds_the_origin_back() {
     let mut scene = endless(20 * MIB, Fault::Chunked, None);
     scene.world.net.send_buffer_max = 64 * 1024;
+    scene.world.net.receive_buffer = 64 * 1024;
     let to = Endpoint {
         host: Host::Name("cache".into()),
         port: 80,
