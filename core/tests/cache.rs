@@ -50,6 +50,22 @@ fn a_miss_then_hits() {
 }
 
 #[test]
+fn a_small_file_costs_one_connection() {
+    let mut scene = Scene::with(1, 300_000, config());
+    scene.whole("MISS");
+    assert_eq!(scene.origin().connections, 1);
+    scene.whole("HIT");
+    scene.run(601);
+    scene.whole("HIT");
+    assert_eq!(
+        scene.origin().connections,
+        2,
+        "asked whether it is the same"
+    );
+    assert_eq!(scene.world.outstanding(scene.cache), (0, 0));
+}
+
+#[test]
 fn fifty_clients_cost_one_copy() {
     let mut scene = Scene::with(3, 20 * MIB, config());
     let target = "/f?cacheHostOrigin=origin";

@@ -214,6 +214,22 @@ fn a_short_file_without_a_length_is_one_answer() {
 }
 
 #[test]
+fn a_part_of_nobody_knows_how_much_is_asked_for_whole() {
+    let mut scene = Scene::new();
+    scene.world.with(scene.origin, |origin: &mut FaultyOrigin| {
+        origin.add_fault(When::Always, Fault::UnknownTotal);
+    });
+    let target = "/f?cacheHostOrigin=origin";
+    let clients = [scene.start(target, ""), scene.start(target, "")];
+    for client in clients {
+        let got = scene.finish(client);
+        assert_eq!((got.status(), got.x_cache()), (200, "MISS"));
+        assert!(got.body == scene.content);
+    }
+    assert_eq!(scene.health()["objects"], 0);
+}
+
+#[test]
 fn an_origin_that_breaks_off_breaks_the_answer_off() {
     let after = 2_000_000;
     for more in [Fault::Truncate { after }, Fault::Reset { after }] {

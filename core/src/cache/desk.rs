@@ -11,7 +11,7 @@ use super::visitor::{Mark, Transfer};
 use crate::command::Level;
 use crate::http::{Answer, AnswerBody, IncomingRequest, Url, origin_url};
 use crate::ids::StreamId;
-use crate::limits::{CACHE_HOPS_MAX, CACHE_ORIGIN_REST, CACHE_PROBES_MAX};
+use crate::limits::{CACHE_HOPS_MAX, CACHE_ORIGIN_REST, CACHE_PROBES_MAX, GRANT_PER_STREAM};
 use crate::machine::Input;
 use ::http::header::{self, HeaderName};
 use ::http::{Method, StatusCode};
@@ -160,7 +160,7 @@ impl Cache {
         }
     }
 
-    fn on_finding(&mut self, probe: Probe, finding: Finding) {
+    fn on_finding(&mut self, mut probe: Probe, finding: Finding) {
         let (now, url) = (self.now, &probe.url.clone());
         let known = self.store.find(&url.to_string());
         let object = known.and_then(|id| self.store.objects.get_mut(&id));
@@ -221,19 +221,35 @@ impl Cache {
                 Err(refusal(why))
             }
         };
+        let waiters = core::mem::take(&mut probe.waiters);
+        self.keep_connection(probe, served.as_ref().ok().map(|(id, _)| *id));
         match served {
             Ok((id, stale)) => {
                 self.touched.insert(id);
-                probe
-                    .waiters
+                waiters
                     .iter()
                     .for_each(|stream| self.enter(*stream, id, stale));
             }
             Err(answer) => {
-                for stream in &probe.waiters {
+                for stream in &waiters {
                     self.answer(*stream, &answer);
                 }
             }
+        }
+    }
+
+    /// The fetch that follows can go on where the question was asked.
+    fn keep_connection(&mut self, mut probe: Probe, object: Option<Id>) {
+        let object = object.and_then(|id| self.store.objects.get_mut(&id));
+        match object.filter(|object| object.fill.takes_connection()) {
+            Some(object) if probe.is_idle() => {
+                self.orders.fx.owner = object.id;
+                let (_, mut connection) = probe.into_parts();
+                self.orders.fx.adopt(connection.stream());
+                connection.widen(GRANT_PER_STREAM, &mut self.orders.fx);
+                object.fill.spare = Some(connection);
+            }
+            _ => probe.close(&mut self.orders.fx),
         }
     }
 

@@ -5,10 +5,10 @@
 use super::object::{Object, SLICE, slice_of, start_of};
 use super::orders::Orders;
 use super::probe::Reach;
-use crate::http::{Known, Lane, Tiers, WebConfig, WebEvent, WebSource};
+use crate::http::{Connection, Known, Lane, Tiers, WebConfig, WebEvent, WebSource};
 use crate::ids::StreamId;
 use crate::limits::{CACHE_RUN_SLICES, WEB_CONNECTIONS_MAX};
-use crate::machine::Input;
+use crate::machine::{Effects, Input};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono, Now};
 use alloc::collections::BTreeMap;
@@ -20,6 +20,8 @@ use core::ops::Range;
 #[derive(Debug, Default)]
 pub(super) struct Fill {
     web: Option<WebSource>,
+    /// An open connection, for a fetch that begins now.
+    pub spare: Option<Connection>,
     /// What each lane was asked for, and how much of it waits to be consumed.
     lanes: BTreeMap<Lane, Run>,
     held: BTreeMap<Lane, usize>,
@@ -53,6 +55,17 @@ pub(super) enum Filling {
 }
 
 impl Fill {
+    pub(super) const fn takes_connection(&self) -> bool {
+        self.web.is_none() && self.spare.is_none()
+    }
+
+    /// Nothing is fetched after all.
+    pub(super) fn close_spare(&mut self, fx: &mut Effects) {
+        if let Some(mut spare) = self.spare.take() {
+            spare.close(fx);
+        }
+    }
+
     pub(super) const fn is_active(&self) -> bool {
         self.web.is_some()
     }
@@ -186,6 +199,7 @@ impl Object {
                 url: self.at.clone(),
             };
             let url = self.url.clone();
+            let spare = self.fill.spare.take();
             let web = self.fill.web.get_or_insert_with(|| {
                 let config = WebConfig {
                     urls: alloc::vec![url],
@@ -197,6 +211,7 @@ impl Object {
                 };
                 let mut web = WebSource::new(config, rng.fork());
                 web.set_gate(reach.gate.clone());
+                web.adopt(spare);
                 web
             });
             let Some(lane) = web.idle_lane(now).map(|idle| idle.lane) else {

@@ -7,7 +7,9 @@
 use super::Cache;
 use super::orders::Id;
 use super::probe::{Probe, Reach, plain_request};
-use crate::http::{Answer, AnswerBody, ClientEvent, Connection, Opening, ResponseHead, Url};
+use crate::http::{
+    Answer, AnswerBody, ClientEvent, Connection, Framing, Opening, ResponseHead, Url,
+};
 use crate::ids::StreamId;
 use crate::limits::{CONNECT_TIMEOUT, HTTP_HEAD_MAX, SEND_PER_STREAM};
 use crate::machine::{Effects, Input};
@@ -118,7 +120,9 @@ impl Cache {
     pub(super) fn pass_through(&mut self, mut probe: Probe, head: &ResponseHead, begun: Bytes) {
         let mut waiters = core::mem::take(&mut probe.waiters).into_iter();
         let (at, via) = (probe.at().clone(), String::from(probe.via()));
-        let first = waiters.next();
+        // One byte of it is no answer for anybody.
+        let is_all = head.status == StatusCode::OK;
+        let first = is_all.then(|| waiters.next()).flatten();
         for client in waiters {
             let id = self.next_id();
             self.orders.fx.owner = id;
@@ -139,6 +143,8 @@ impl Cache {
             self.begin_passing(id, passing);
             self.on_passing_head(id, head);
             self.on_passing_body(id, begun);
+        } else {
+            probe.close(&mut self.orders.fx);
         }
     }
 
@@ -185,12 +191,12 @@ impl Cache {
         let Some(passing) = self.passings.get(&id) else {
             return;
         };
-        let answer = pass_on(
-            head.status,
-            &head.headers,
-            AnswerBody::Unknown,
-            &self.reach.via,
-        );
+        let body = match head.framing {
+            Framing::Empty => AnswerBody::Full(Bytes::new()),
+            Framing::Length(length) => AnswerBody::Length(length),
+            Framing::Chunked | Framing::UntilClose => AnswerBody::Unknown,
+        };
+        let answer = pass_on(head.status, &head.headers, body, &self.reach.via);
         let client = passing.client;
         let Some(visitor) = self.visitors.get_mut(&client) else {
             return;
@@ -201,7 +207,7 @@ impl Cache {
         if let Some(transfer) = visitor.transfer.as_mut().filter(|_| goes_on) {
             transfer.is_passed = true;
         } else {
-            // HEAD.
+            // There is no body, or it was not asked for.
             visitor.transfer = None;
             self.drop_passing(id);
         }

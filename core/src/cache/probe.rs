@@ -36,6 +36,8 @@ pub(super) struct Probe {
     via: String,
     /// An answer that is no file, as far as it has come.
     reading: Option<Box<Said>>,
+    /// What is told once the one byte that was asked for is there.
+    found: Option<Finding>,
 }
 
 /// What a probe needs from the role.
@@ -109,6 +111,7 @@ impl Probe {
             known,
             via,
             reading: None,
+            found: None,
         }
     }
 
@@ -120,6 +123,8 @@ impl Probe {
         fx: &mut Effects,
     ) -> Option<Finding> {
         let mut events = Vec::new();
+        let mut is_short = self.found.is_some();
+        let mut found = self.found.take();
         match input {
             Input::Tick => self.connection.on_tick(now, fx, &mut events),
             Input::Opened { stream, to } if *stream == self.connection.stream() => {
@@ -143,23 +148,25 @@ impl Probe {
         for event in events {
             match event {
                 ClientEvent::Head(head) => {
-                    let finding = self.on_head(now, &head, reach, fx);
-                    if finding.is_some() {
-                        self.connection.close(fx);
-                        return finding;
-                    }
-                    if self.reading.is_none() {
+                    found = self.on_head(now, &head, reach, fx);
+                    is_short = head.framing == Framing::Length(1);
+                    if found.is_none() && self.reading.is_none() {
                         // What else came belongs to the answer that led elsewhere.
                         return None;
                     }
                 }
+                ClientEvent::Body(_) if found.is_some() => {}
+                ClientEvent::Done { .. } if found.is_some() => return found,
                 ClientEvent::Body(bytes) => self.on_body(now, &bytes, fx),
                 ClientEvent::Done { .. } => {
-                    self.connection.close(fx);
                     let mut said = self.reading.take()?;
                     said.is_whole = true;
-                    return Some(Finding::Said(said));
+                    return Some(match said.head.status {
+                        StatusCode::PARTIAL_CONTENT => Finding::Endless(said),
+                        _ => Finding::Said(said),
+                    });
                 }
+                ClientEvent::Fault(_) if found.is_some() => return found,
                 ClientEvent::Fault(fault) => {
                     let said = self.reading.take().filter(|said| !is_file(&said.head));
                     let failed = Finding::Failed(fault.to_string());
@@ -167,12 +174,19 @@ impl Probe {
                 }
             }
         }
+        if is_short && found.is_some() {
+            // With its one byte the connection is free for the fetch.
+            self.found = found;
+            return None;
+        }
+        if found.is_some() {
+            return found;
+        }
         let said = self.reading.take()?;
         if is_file(&said.head) {
             return Some(Finding::Endless(said));
         }
         if said.body.len() > CACHE_ANSWER_MAX {
-            self.connection.close(fx);
             return Some(Finding::Said(said));
         }
         self.reading = Some(said);
@@ -203,6 +217,11 @@ impl Probe {
 
     pub(super) fn into_parts(self) -> (Url, Connection) {
         (self.at, self.connection)
+    }
+
+    /// Something else can be asked on its connection.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.connection.is_idle()
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {

@@ -208,6 +208,7 @@ impl Store {
             && let Some(mut object) = self.objects.remove(&id)
         {
             object.remove(&self.dir, orders);
+            object.fill.close_spare(&mut orders.fx);
             self.by_use.remove(&(object.turn, id));
             self.bytes -= object.counted;
             self.end_loan(&mut object);

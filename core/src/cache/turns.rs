@@ -166,6 +166,7 @@ impl Cache {
             may_begin: self.filling.len() < CACHE_FILLS_MAX,
         };
         let waits = object.go_on(now, &self.reach, share, &mut self.rng, &mut self.orders);
+        object.fill.close_spare(&mut self.orders.fx);
         if waits && !self.queue.contains(&id) {
             self.queue.push_back(id);
         }

@@ -204,6 +204,13 @@ impl WebSource {
         self.gate = Some(gate);
     }
 
+    /// A connection that is open and idle, for the first lane.
+    pub fn adopt(&mut self, connection: Option<Connection>) {
+        if let Some(lane) = self.lanes.first_mut() {
+            lane.connection = connection;
+        }
+    }
+
     /// The lane on which another range may be asked for now. More than one only once ranges are known to
     /// work, and only as many as measurement has shown to be faster.
     pub fn idle_lane(&mut self, now: Now) -> Option<LaneFor> {

@@ -58,7 +58,12 @@ impl Answer {
                     answer.place = shift(faults, part, len);
                     let place = &answer.place;
                     let last = place.end.saturating_sub(1);
-                    lines.push(format!("Content-Range: bytes {}-{last}/{len}", place.start));
+                    let total = match faults.contains(&Fault::UnknownTotal) {
+                        true => "*".into(),
+                        false => format!("{len}"),
+                    };
+                    let start = place.start;
+                    lines.push(format!("Content-Range: bytes {start}-{last}/{total}"));
                 }
                 Wanted::Nothing => {
                     (status, answer.place) = (416, 0..0);
@@ -114,6 +119,7 @@ impl Answer {
                 | Fault::IgnoreRange
                 | Fault::Status { .. }
                 | Fault::NoLength
+                | Fault::UnknownTotal
                 | Fault::NoKeepAlive
                 | Fault::NoValidators
                 | Fault::WrongPlace { .. }

@@ -49,6 +49,8 @@ pub enum Fault {
     },
     /// Chunked coding, so without a length.
     Chunked,
+    /// 206 without the length of the whole.
+    UnknownTotal,
     /// Neither a length nor chunks: the body ends with the connection.
     NoLength,
     /// Close after every response, saying so.
