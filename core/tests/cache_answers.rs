@@ -6,10 +6,11 @@
     reason = "a test fails by panicking"
 )]
 
-mod common;
+#[path = "common/cache_scene.rs"]
+mod cache_scene;
 
 use bytes::Bytes;
-use common::cache_scene::{LENGTH, MIB, MINUTE, Scene, config};
+use cache_scene::{LENGTH, MIB, MINUTE, Scene, config};
 use core::time::Duration;
 use dovetail_core::cache::{Cache, CacheConfig};
 use dovetail_core::http::Proxies;

@@ -1,4 +1,5 @@
 //! An origin, a cache before it, and clients that speak plain HTTP, in virtual time.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use bytes::Bytes;
 use core::time::Duration;

@@ -1,7 +1,6 @@
 //! A small fleet in virtual time: one origin, one coordinator, agents.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-pub mod cache_scene;
 pub mod scene;
 pub mod tricky;
 
