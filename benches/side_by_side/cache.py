@@ -8,6 +8,7 @@ import hashlib
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import time
 
@@ -37,10 +38,19 @@ http {{
 """
 CACHE = """
 slice 1m; proxy_cache files; proxy_cache_key $uri$slice_range; proxy_set_header Range $slice_range;
-proxy_http_version 1.1; proxy_cache_valid 200 206 1h; proxy_cache_lock on; proxy_pass http://{origin};
+proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host {origin};
+proxy_cache_valid 200 206 1h; proxy_cache_lock on; proxy_pass http://origin;
 """
+KEPT = "upstream origin {{ server {origin}; keepalive 16; }}"
 RATE, ROUND_TRIP_S = 100_000_000 // 8, 0.020
 CLIENTS, CROWD, LANES = 4, 50, 4
+
+
+def free_port():
+    """Between here and its use somebody else could take it; then that says so and the run fails."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Served:
@@ -75,7 +85,7 @@ class Stage:
 
     def __init__(self, lab, nginx, near=(), far=(), origin_addr="127.0.0.1"):
         self.lab, self.nginx, self.near, self.far = lab, nginx, list(near), list(far)
-        self.origin_at = f"{origin_addr}:18080"
+        self.origin_at = f"{origin_addr}:{free_port()}"
         self.running = []
 
     def __enter__(self):
@@ -98,10 +108,11 @@ class Stage:
         """A cache with nothing in it."""
         if name == "nginx":
             files = self.fresh("cache-files")
-            more = f"proxy_cache_path {files} keys_zone=files:16m max_size=8g inactive=1h;"
+            more = f"proxy_cache_path {files} keys_zone=files:16m max_size=8g inactive=1h use_temp_path=off;"
+            more += KEPT.format(origin=self.origin_at)
             location = CACHE.format(origin=self.origin_at)
-            return self.start_nginx(name, self.near, "127.0.0.1:18081", more, location)
-        at = "127.0.0.1:18082"
+            return self.start_nginx(name, self.near, f"127.0.0.1:{free_port()}", more, location)
+        at = f"127.0.0.1:{free_port()}"
         folder = self.fresh("cache-ours")
         cache = ["cache", "--allow", self.origin_at, "--listen", at, "--folder", folder]
         command = [*self.near, *self.lab.dovetail(self.lab.home("cache"), *cache)]

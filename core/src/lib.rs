@@ -35,7 +35,7 @@ pub mod shelf;
 pub mod api;
 pub mod coordinator;
 pub mod origin;
-pub mod cache;
 pub mod agent;
+pub mod cache;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
