@@ -262,12 +262,12 @@ impl Effects {
     }
 
     /// Which of `of` roles has opened this stream.
-    pub(crate) const fn of_stream(stream: StreamId, of: u64) -> u64 {
+    pub const fn of_stream(stream: StreamId, of: u64) -> u64 {
         (stream.0 >> 1) % of
     }
 
     /// Which of `of` roles has given this work.
-    pub(crate) const fn of_op(op: OpId, of: u64) -> u64 {
+    pub const fn of_op(op: OpId, of: u64) -> u64 {
         op.0 % of
     }
 
