@@ -6,36 +6,16 @@ is asked when fifty clients want the same at once.
 
 import hashlib
 import os
-import pwd
 import shutil
-import socket
 import subprocess
 import time
 
 from . import link
+from .lab import free_port
+from .nginx import Nginx, wait_for
 from .procs import MIB, Bystanders, Failed, cpu_s, peak_bytes
 from .table import Runs, Table, Target, mib, number, ratio, runs_cell
 
-CONFIG = """
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-daemon off;
-user {user};
-events {{ worker_connections 1024; }}
-http {{
-    log_format sent "$body_bytes_sent";
-    access_log {log};
-    sendfile on;
-    tcp_nopush on;
-    keepalive_timeout 65;
-    keepalive_requests 100000;
-    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
-    uwsgi_temp_path {folder}; scgi_temp_path {folder};
-    {more}
-    server {{ listen {listen}; location / {{ {location} }} }}
-}}
-"""
 CACHE = """
 slice 1m; proxy_cache files; proxy_cache_key $uri$slice_range; proxy_set_header Range $slice_range;
 proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host {origin};
@@ -46,34 +26,25 @@ RATE, ROUND_TRIP_S = 100_000_000 // 8, 0.020
 CLIENTS, CROWD, LANES = 4, 50, 4
 
 
-def free_port():
-    """Between here and its use somebody else could take it; then that says so and the run fails."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+class Ours:
+    """`dovetail cache`, as `Nginx` is."""
 
-
-class Served:
-    """A server process that is measured, alone or with its workers."""
-
-    def __init__(self, name, command, at, has_workers):
-        self.name, self.at, self.has_workers = name, at, has_workers
-        self.process = subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-
-    def pids(self):
-        pid = self.process.pid
-        if not self.has_workers:
-            return [pid]
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(child) for child in file.read().split()]
+    def __init__(self, lab, folder, at, origin_at, where):
+        self.at = at
+        cache = ["cache", "--allow", origin_at, "--listen", at, "--folder", folder]
+        command = [*where, *map(str, lab.dovetail(lab.home("cache"), *cache))]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(at, self.process, where)
+        except Failed:
+            self.end()
+            raise
 
     def cpu_s(self):
-        return sum(map(cpu_s, self.pids()))
+        return cpu_s(self.process.pid)
 
     def peak(self):
-        return max(map(peak_bytes, self.pids()), default=0)
+        return peak_bytes(self.process.pid)
 
     def end(self):
         self.process.terminate()
@@ -91,48 +62,30 @@ class Stage:
     def __enter__(self):
         source = self.lab.path("source", "x").parent
         self.log = self.lab.path("cache-origin", "sent.log")
-        self.start_nginx("origin", self.far, self.origin_at, "", f"root {source};", f"{self.log} sent")
+        self.start_nginx(self.log.parent, self.far, self.origin_at, f"root {source};", log=f"{self.log} sent")
         return self
 
-    def start_nginx(self, name, where, at, more, location, log="off"):
-        folder = self.fresh(f"cache-{name}", keep=name == "origin")
-        user = pwd.getpwuid(os.getuid()).pw_name
-        config = folder / "nginx.conf"
-        config.write_text(
-            CONFIG.format(folder=folder, user=user, log=log, more=more, location=location, listen=at)
-        )
-        command = [*where, self.nginx, "-p", folder, "-c", config]
-        return self.started(Served(name, command, at, True), where)
+    def start_nginx(self, folder, where, at, location, **more):
+        return self.started(Nginx(self.nginx, folder, at, location, where=where, **more))
 
     def start(self, name):
         """A cache with nothing in it."""
-        if name == "nginx":
-            files = self.fresh("cache-files")
-            more = f"proxy_cache_path {files} keys_zone=files:16m max_size=8g inactive=1h use_temp_path=off;"
-            more += KEPT.format(origin=self.origin_at)
-            location = CACHE.format(origin=self.origin_at)
-            return self.start_nginx(name, self.near, f"127.0.0.1:{free_port()}", more, location)
         at = f"127.0.0.1:{free_port()}"
-        folder = self.fresh("cache-ours")
-        cache = ["cache", "--allow", self.origin_at, "--listen", at, "--folder", folder]
-        command = [*self.near, *self.lab.dovetail(self.lab.home("cache"), *cache)]
-        return self.started(Served(name, command, at, False), self.near)
+        folder = self.fresh(f"cache-{name}")
+        if name == "dovetail":
+            return self.started(Ours(self.lab, folder, at, self.origin_at, self.near))
+        files = f"proxy_cache_path {folder}/files keys_zone=files:16m max_size=8g inactive=1h use_temp_path=off;"
+        more = files + KEPT.format(origin=self.origin_at)
+        return self.start_nginx(folder, self.near, at, CACHE.format(origin=self.origin_at), more=more)
 
-    def fresh(self, name, keep=False):
+    def fresh(self, name):
         folder = self.lab.path(name, "x").parent
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+        shutil.rmtree(folder)
+        folder.mkdir()
         return folder
 
-    def started(self, server, where):
+    def started(self, server):
         self.running.append(server)
-        until = time.monotonic() + 10
-        probe = [*where, "curl", "-s", "-o", "/dev/null", f"http://{server.at}/.dovetail/health"]
-        while subprocess.run(probe, capture_output=True).returncode != 0:
-            if time.monotonic() > until or server.process.poll() is not None:
-                raise Failed(f"{server.name} does not start")
-            time.sleep(0.05)
         self.origin_sent()
         return server
 
@@ -186,33 +139,48 @@ def measure_warm(stage):
     source = lab.noise(size)
     digest = sha256(source)
     count = lab.runs or (1 if lab.quick else 7)
-    servers = [stage.start("dovetail"), stage.start("nginx")]
+    servers = {name: stage.start(name) for name in ("dovetail", "nginx")}
     results = []
     for what, clients in (("whole files", whole_files), ("ranges of 1 MiB", ranges)):
-        runs = {server.name: Runs(server.name) for server in servers}
-        for server in servers:
+        runs = {name: Runs(name) for name in servers}
+        for server in servers.values():
             # Fetched, stored, and looked at once.
             for _ in range(2):
                 check(stage, server.at, source.name, digest)
         for at in range(count):
-            for server in servers if at % 2 == 0 else servers[::-1]:
-                others, cpu, began = Bystanders(), server.cpu_s(), time.monotonic()
-                moved = sum(clients(stage, server.at, source.name, size) for _ in range(4))
-                wall = time.monotonic() - began
-                figures = {"wall_s": wall, "cpu_s": server.cpu_s() - cpu, "peak": server.peak()}
-                figures["mib_per_cpu_s"] = moved / MIB / max(figures["cpu_s"], 0.01)
-                runs[server.name].add(others.cores(), figures)
+            for name, server in in_turn(servers.items(), at):
+                cores, figures = measured(server, lambda: four_times(stage, server.at, source.name, size, clients))
+                figures["mib_per_cpu_s"] = 4 * CLIENTS * size / MIB / max(figures["cpu_s"], 0.01)
+                runs[name].add(cores, figures)
                 check(stage, server.at, source.name, digest)
         results.append((what, size, runs))
-    for server in servers:
+    for server in servers.values():
         stage.stop(server)
     return results
 
 
-def whole_files(stage, at, name, size):
-    """Several clients at once; how many bytes they got."""
+def in_turn(cases, at):
+    """Whoever goes first in one round goes last in the next."""
+    return list(cases) if at % 2 == 0 else list(cases)[::-1]
+
+
+def measured(server, work):
+    """What work costs a server: how much others used meanwhile, and the figures."""
+    others, cpu, began = Bystanders(), server.cpu_s(), time.monotonic()
+    work()
+    wall = time.monotonic() - began
+    return others.cores(), {"wall_s": wall, "cpu_s": server.cpu_s() - cpu, "peak": server.peak()}
+
+
+def four_times(stage, at, name, size, clients):
+    for _ in range(4):
+        clients(stage, at, name, size)
+
+
+def whole_files(stage, at, name, size, count=CLIENTS):
+    """Several clients at once."""
     write = ["-o", "/dev/null", "-w", "%{size_download}"]
-    return get_all([stage.curl(at, name, *write) for _ in range(CLIENTS)], size)
+    get_all([stage.curl(at, name, *write) for _ in range(count)], size)
 
 
 def ranges(stage, at, name, size):
@@ -225,18 +193,15 @@ def ranges(stage, at, name, size):
             f'header = "Host: {stage.origin_at}"\nfail\nsilent\nshow-error\nwrite-out = "%{{size_download}}\\n"\n'
         )
     config.write_text("next\n".join(parts))
-    return get_all([[*stage.near, "curl", "-K", str(config)] for _ in range(CLIENTS)], size)
+    get_all([[*stage.near, "curl", "-K", str(config)] for _ in range(CLIENTS)], size)
 
 
 def get_all(commands, size):
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    total = 0
     for process in processes:
         got = sum(int(line) for line in process.communicate()[0].split())
         if process.returncode != 0 or got != size:
             raise Failed(f"a client got {got} of {size} bytes")
-        total += got
-    return total
 
 
 # --- misses
@@ -255,10 +220,9 @@ def measure_cold(stage):
     }
     results = {name: Runs(name) for name in cases}
     for at in range(count):
-        names = list(cases)
-        for name in names if at % 2 == 0 else names[::-1]:
+        for name, once in in_turn(cases.items(), at):
             others = Bystanders()
-            figures = cases[name]()
+            figures = once()
             results[name].add(others.cores(), figures)
     return [(size, results)]
 
@@ -312,17 +276,12 @@ def measure_crowd(stage):
     count = lab.runs or (1 if lab.quick else 3)
     results = {name: Runs(name) for name in ("dovetail", "nginx")}
     for at in range(count):
-        names = list(results)
-        for name in names if at % 2 == 0 else names[::-1]:
+        for name, runs in in_turn(results.items(), at):
             server = stage.start(name)
-            others, cpu, began = Bystanders(), server.cpu_s(), time.monotonic()
-            write = ["-o", "/dev/null", "-w", "%{size_download}"]
-            get_all([stage.curl(server.at, source.name, *write) for _ in range(CROWD)], size)
-            wall = time.monotonic() - began
-            figures = {"wall_s": wall, "cpu_s": server.cpu_s() - cpu, "peak": server.peak()}
+            cores, figures = measured(server, lambda: whole_files(stage, server.at, source.name, size, CROWD))
             figures["copies"] = stage.origin_sent() / size
             check(stage, server.at, source.name, digest)
-            results[name].add(others.cores(), figures)
+            runs.add(cores, figures)
             stage.stop(server)
     return [(size, results)]
 

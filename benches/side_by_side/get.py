@@ -5,34 +5,11 @@ Wall time is the life of the client process or processes, CPU theirs alone. The 
 
 import hashlib
 import os
-import pwd
-import socket
-import subprocess
-import time
 
-from .lab import check_same
-from .procs import MIB, Bystanders, Failed, Proc, cpu_s
+from .lab import check_same, free_port
+from .nginx import Nginx
+from .procs import MIB, Bystanders, Failed, Proc
 from .table import Runs, Table, Target, mib, number, ratio, runs_cell
-
-CONFIG = """
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-daemon off;
-user {user};
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    sendfile on;
-    tcp_nopush on;
-    keepalive_timeout 65;
-    default_type application/octet-stream;
-    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
-    uwsgi_temp_path {folder}; scgi_temp_path {folder};
-    server {{ listen 127.0.0.1:{port}; root {root}; }}
-}}
-"""
-
 
 def run(lab):
     nginx = lab.nginx()
@@ -43,18 +20,22 @@ def run(lab):
     source = lab.noise(size)
     with open(source, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    with Server(lab, nginx, source) as server:
+    server = Nginx(nginx, lab.path("nginx", "x").parent, f"127.0.0.1:{free_port()}", f"root {source.parent};")
+    url = f"http://{server.at}/{source.name}"
+    try:
         cases = [
-            ("dovetail get", lambda out: ours(lab, server.url, out)),
-            ("curl", lambda out: life(["curl", "-sS", "-o", out, server.url])),
-            ("dovetail get --sha256", lambda out: ours(lab, server.url, out, "--sha256", sha256)),
-            ("curl, then openssl dgst", lambda out: curl_and_openssl(server.url, out, sha256)),
+            ("dovetail get", lambda out: ours(lab, url, out)),
+            ("curl", lambda out: life(["curl", "-sS", "-o", out, url])),
+            ("dovetail get --sha256", lambda out: ours(lab, url, out, "--sha256", sha256)),
+            ("curl, then openssl dgst", lambda out: curl_and_openssl(url, out, sha256)),
         ]
         results = {name: Runs(name) for name, _ in cases}
         for at in range(count):
             # Whoever goes first in one round goes last in the next.
             for name, once in cases if at % 2 == 0 else cases[::-1]:
                 results[name].add(*measure(lab, server, source, once))
+    finally:
+        server.end()
     return report(size, results)
 
 
@@ -99,43 +80,6 @@ def curl_and_openssl(url, out, sha256):
         "cpu_s": first["cpu_s"] + second["cpu_s"],
         "peak": max(first["peak"], second["peak"]),
     }
-
-
-class Server:
-    """nginx with a configuration of our own."""
-
-    def __init__(self, lab, nginx, source):
-        self.folder = lab.path("nginx", "x").parent
-        self.nginx, self.source = nginx, source
-
-    def __enter__(self):
-        # Between here and nginx somebody else could take the port; then nginx says so and the run fails.
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        user = pwd.getpwuid(os.getuid()).pw_name
-        config = CONFIG.format(folder=self.folder, port=port, root=self.source.parent, user=user)
-        path = self.folder / "nginx.conf"
-        path.write_text(config)
-        self.process = subprocess.Popen([self.nginx, "-p", str(self.folder), "-c", str(path)], stderr=subprocess.DEVNULL)
-        self.url = f"http://127.0.0.1:{port}/{self.source.name}"
-        until = time.monotonic() + 10
-        probe = ["curl", "-sSfI", "-o", "/dev/null", self.url]
-        while subprocess.run(probe, capture_output=True).returncode != 0:
-            if time.monotonic() > until or self.process.poll() is not None:
-                self.__exit__()
-                raise Failed(f"nginx does not start: {(self.folder / 'error.log').read_text()}")
-            time.sleep(0.05)
-        return self
-
-    def cpu_s(self):
-        """Of its one worker."""
-        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as file:
-            return sum(cpu_s(pid) for pid in file.read().split())
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
 
 
 def report(size, results):

@@ -4,6 +4,7 @@ import filecmp
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,13 @@ class Lab:
 
     def remove(self):
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_port():
+    """Between here and its use somebody else could take it; then that says so and the run fails."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def target_folder():

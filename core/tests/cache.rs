@@ -15,7 +15,7 @@ use core::time::Duration;
 use dovetail_core::cache::{Cache, CacheConfig};
 use dovetail_core::command::Command;
 use dovetail_core::host::{DiskSpace, HostFacts};
-use dovetail_core::machine::{Endpoint, Host, Listener};
+use dovetail_core::machine::{DiskErrorKind, Endpoint, Host, Listener};
 use dovetail_core::sim::origin::{Fault, FaultyOrigin, When};
 use dovetail_core::sim::toys::Reader;
 use dovetail_core::sim::{HostId, HostSpec, Kill, World};
@@ -280,6 +280,22 @@ fn a_damaged_slice_is_fetched_anew_and_said() {
     scene.world.restart(scene.cache, machine);
     let got = scene.get("");
     assert!(got.body == scene.content);
+}
+
+#[test]
+fn a_file_that_cannot_be_sent_breaks_the_answer_off_and_is_looked_at_anew() {
+    let mut scene = Scene::new();
+    scene.whole("MISS");
+    scene.whole("HIT");
+    scene.run(60);
+    let faults = &mut scene.world.disk(scene.cache).faults;
+    faults.fail_next.push_back(DiskErrorKind::Other);
+    let got = scene.get("");
+    assert!(got.body.len() < LENGTH && scene.content.starts_with(&got.body));
+    assert!(scene.says("cannot read what is stored of it"));
+    let served = scene.served();
+    scene.whole("HIT");
+    assert_eq!(scene.served(), served);
 }
 
 #[test]

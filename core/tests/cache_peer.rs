@@ -8,7 +8,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{FILE, Fleet, MIB, URL};
+use common::{FILE, Fleet, MIB, URL, by_url};
 use core::time::Duration;
 use dovetail_core::agent::AgentConfig;
 use dovetail_core::cache::{CacheConfig, CachePeer};
@@ -85,7 +85,7 @@ impl Scene {
         let device = self.fleet.agent(Fleet::config());
         let request = GetRequest {
             require_peers: true,
-            ..Fleet::by_url()
+            ..by_url()
         };
         let call = self.fleet.world.command(device, Command::Get(request));
         self.fleet.world.run_for(MINUTE * 5);

@@ -12,7 +12,7 @@ mod common;
 
 use bytes::Bytes;
 use common::scene::{LENGTH, MINUTE, MS, PART, RATE, STATE, Scene};
-use common::{FILE, MIB, URL, metainfo};
+use common::{FILE, MIB, URL, by_url, metainfo};
 use core::time::Duration;
 use dovetail_core::agent::AgentConfig;
 use dovetail_core::command::{Command, GetRequest, Reply, Report, Verified};
@@ -65,11 +65,7 @@ fn a_kill_at_any_moment_costs_only_what_was_not_durable() {
                 0, 1, 5, 20, 100, 500, 1999, 2003, 2500, 4100, 5000, 6200, 6280, 6290, 6300,
             ] {
                 let mut scene = Scene::new(at_ms);
-                let request = if by_url {
-                    Scene::by_url()
-                } else {
-                    scene.by_metainfo()
-                };
+                let request = scene.request(by_url);
                 let at = MS * at_ms as u32;
                 let report = interrupted(&mut scene, &request, &[(at, how)]);
                 let synced = at_ms.saturating_sub(1100) / 2300 * 2 * MIB;
@@ -101,7 +97,7 @@ fn killed_again_and_again_by_lot() {
         };
         let mut scene = Scene::with(seed, AgentConfig::default(), disk);
         let request = match rng.below(3) {
-            0 => Scene::by_url(),
+            0 => by_url(),
             1 => GetRequest {
                 sha256: Some(Digest::of(&scene.content)),
                 ..scene.by_metainfo()
@@ -181,11 +177,7 @@ fn an_agent_that_shares_resumes_too() {
 fn stopped_and_asked_again_it_goes_on() {
     for by_url in [false, true] {
         let mut scene = Scene::new(1);
-        let request = if by_url {
-            Scene::by_url()
-        } else {
-            scene.by_metainfo()
-        };
+        let request = scene.request(by_url);
         let call = scene.start(&request);
         scene.world.run_for(MS * 1500);
         scene.stop(call);
@@ -367,7 +359,7 @@ fn another_file_under_the_same_name_does_not_resume() {
 fn a_file_that_changed_between_runs_is_not_spliced() {
     for how in [Kill::Process, Kill::Power] {
         let mut scene = Scene::new(1);
-        let request = Scene::by_url();
+        let request = by_url();
         scene.start(&request);
         scene.world.run_for(MS * 4500);
         scene.kill(how);
@@ -384,7 +376,7 @@ fn a_file_that_changed_between_runs_is_not_spliced() {
 fn without_a_validator_nothing_is_resumed_by_url() {
     let mut scene = Scene::new(1);
     scene.origin(|o| o.add_fault(When::Always, Fault::NoValidators));
-    let request = Scene::by_url();
+    let request = by_url();
     let report = interrupted(&mut scene, &request, &[(MS * 4500, Kill::Process)]);
     assert_eq!(report.resumed, 0);
 }
@@ -392,7 +384,7 @@ fn without_a_validator_nothing_is_resumed_by_url() {
 #[test]
 fn a_run_by_metainfo_does_not_trust_what_a_run_by_url_left() {
     let mut scene = Scene::new(1);
-    let call = scene.start(&Scene::by_url());
+    let call = scene.start(&by_url());
     scene.world.run_for(MS * 4500);
     scene.stop(call);
     assert_eq!(scene.good(&scene.by_metainfo()).verified, Verified::Merkle);

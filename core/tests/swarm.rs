@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Fleet, MIB, crowd, settings};
+use common::{Fleet, MIB, by_url, crowd, settings};
 use core::time::Duration;
 use dovetail_core::agent::AgentConfig;
 use dovetail_core::command::{GetRequest, Reply, Verified};
@@ -20,7 +20,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn alone_over_http_with_nothing_known() {
     let mut fleet = Fleet::new(1, 20 * MIB + 12345, 50_000_000);
     let host = fleet.agent(AgentConfig::default());
-    fleet.get(host, Fleet::by_url());
+    fleet.get(host, by_url());
     fleet.finish(MINUTE);
     let reports = fleet.check_outputs();
     assert_eq!(reports[0].verified, Verified::Length);
@@ -93,7 +93,7 @@ fn devices_that_ask_before_anybody_knows_the_file_share_it_once_the_coordinator_
         fleet.links = dovetail_core::sim::LinkSpec::rate(1_250_000);
         fleet.agents(10);
         for host in fleet.agents.clone() {
-            fleet.get(host, Fleet::by_url());
+            fleet.get(host, by_url());
         }
         fleet.finish(10 * MINUTE);
         let reports = fleet.check_outputs();

@@ -11,7 +11,7 @@ mod common;
 
 use bytes::Bytes;
 use common::scene::{LENGTH, MINUTE, MS, PART, RATE, STATE, Scene};
-use common::{FILE, MIB, URL, metainfo};
+use common::{FILE, MIB, URL, by_url, metainfo};
 use core::time::Duration;
 use dovetail_core::agent::AgentConfig;
 use dovetail_core::command::{GetRequest, Verified};
@@ -28,11 +28,7 @@ use dovetail_core::sim::{DiskSpec, HostSpec};
 fn refused(name: &str, spoil: impl Fn(&mut Scene), mend: impl Fn(&mut Scene), kept: u64) {
     for by_url in [false, true] {
         let mut scene = Scene::new(1);
-        let request = if by_url {
-            Scene::by_url()
-        } else {
-            scene.by_metainfo()
-        };
+        let request = scene.request(by_url);
         let call = scene.start(&request);
         spoil(&mut scene);
         let failure = scene.result(call).expect_err(name);
@@ -113,11 +109,7 @@ fn every_single_failing_operation_ends_in_an_answer() {
     for by_url in [false, true] {
         for step in 0..40_u32 {
             let mut scene = Scene::new(1);
-            let request = if by_url {
-                Scene::by_url()
-            } else {
-                scene.by_metainfo()
-            };
+            let request = scene.request(by_url);
             let call = scene.start(&request);
             scene.world.run_for(MS * 170 * step);
             scene
@@ -168,11 +160,7 @@ fn writes_that_end_after_a_failed_one_are_kept() {
 fn a_wrong_sha256_is_told_and_nothing_is_named() {
     for by_url in [false, true] {
         let mut scene = Scene::new(1);
-        let base = if by_url {
-            Scene::by_url()
-        } else {
-            scene.by_metainfo()
-        };
+        let base = scene.request(by_url);
         let wrong = GetRequest {
             sha256: Some(Digest::of(b"another file")),
             ..base.clone()
@@ -236,11 +224,7 @@ fn nothing_stays_of_a_download_that_never_got_a_byte() {
     for by_url in [false, true] {
         let mut scene = Scene::new(1);
         scene.origin(|o| o.add_fault(When::Always, refuse.clone()));
-        let request = if by_url {
-            Scene::by_url()
-        } else {
-            scene.by_metainfo()
-        };
+        let request = scene.request(by_url);
         scene.get(&request).unwrap_err();
         scene.world.run_for(MINUTE);
         assert_eq!(scene.disk().paths().count(), 0, "by URL: {by_url}");
@@ -268,11 +252,7 @@ fn an_only_origin_that_never_delivers_is_given_up_soon() {
     let breaks_off = Fault::Truncate { after: 2 * MIB };
     for (by_url, good_requests) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
         let mut scene = Scene::new(1);
-        let request = if by_url {
-            Scene::by_url()
-        } else {
-            scene.by_metainfo()
-        };
+        let request = scene.request(by_url);
         scene.origin(|o| {
             o.add_fault(When::Requests(0..good_requests), breaks_off.clone());
             o.add_fault(When::Requests(good_requests..u64::MAX), broken.clone());
@@ -312,7 +292,7 @@ fn what_a_late_record_contradicts_is_fetched_again() {
     scene.origin(|o| o.add_fault(When::Requests(1..2), lie));
     let request = GetRequest {
         limit_bytes_per_s: RATE / 4,
-        ..Scene::by_url()
+        ..by_url()
     };
     let report = scene.good(&request);
     assert_eq!(report.verified, Verified::Merkle);
@@ -352,11 +332,7 @@ fn an_unreachable_coordinator_does_not_stop_a_download() {
             ..AgentConfig::default()
         };
         let mut scene = Scene::with(1, config, DiskSpec::default());
-        let request = if by_url {
-            Scene::by_url()
-        } else {
-            scene.by_metainfo()
-        };
+        let request = scene.request(by_url);
         let report = scene.good(&request);
         assert_eq!(report.received.origin, LENGTH);
         assert!(scene.says("the coordinator does not answer"));
@@ -370,11 +346,7 @@ fn an_empty_file_is_a_file() {
         let mut scene = Scene::new(1);
         scene.origin(|o| o.set_content("*", Bytes::new()));
         scene.metainfo = metainfo("image.bin", &Bytes::new(), &[URL]);
-        let request = if by_url {
-            Scene::by_url()
-        } else {
-            scene.by_metainfo()
-        };
+        let request = scene.request(by_url);
         let report = scene.get(&request).unwrap();
         assert_eq!(report.length, 0);
         assert!(scene.disk().holds(FILE, b""));

@@ -1,6 +1,5 @@
 //! What a request is about, and who answers it.
 
-use super::Cache;
 use super::object::Object;
 use super::orders::Id;
 use super::passing::pass_on;
@@ -8,12 +7,13 @@ use super::probe::{Finding, Found, Probe, Said};
 use super::report::{health_json, metrics_text};
 use super::store::Store;
 use super::visitor::{Mark, Transfer};
+use super::{Cache, X_CACHE};
 use crate::command::Level;
 use crate::http::{Answer, AnswerBody, IncomingRequest, Url, origin_url};
 use crate::ids::StreamId;
 use crate::limits::{CACHE_HOPS_MAX, CACHE_ORIGIN_REST, CACHE_PROBES_MAX, GRANT_PER_STREAM};
 use crate::machine::Input;
-use ::http::header::{self, HeaderName};
+use ::http::header;
 use ::http::{Method, StatusCode};
 use alloc::boxed::Box;
 use alloc::format;
@@ -185,11 +185,9 @@ impl Cache {
                 object.rest_until = now.mono + CACHE_ORIGIN_REST;
                 Ok((object.id, true))
             }
-            (Finding::Said(said), object) => {
+            (Finding::Said(said), _) => {
                 // The origin does not give it to anybody any more, and neither do we.
-                if let Some(id) = object.map(|object| object.id) {
-                    self.store.retire(id, &mut self.orders);
-                }
+                self.retire(known);
                 let (status, fields) = (said.head.status, said.head.headers.clone());
                 Err(match said.whole() {
                     Some(body) => pass_on(status, &fields, AnswerBody::Full(body), &self.reach.via),
@@ -197,10 +195,8 @@ impl Cache {
                         .with(X_CACHE, "MISS"),
                 })
             }
-            (Finding::Endless(said), object) => {
-                if let Some(id) = object.map(|object| object.id) {
-                    self.store.retire(id, &mut self.orders);
-                }
+            (Finding::Endless(said), _) => {
+                self.retire(known);
                 self.counters.misses += probe.waiters.len() as u64;
                 let Said { head, body, .. } = *said;
                 return self.pass_through(probe, &head, body.freeze());
@@ -235,6 +231,12 @@ impl Cache {
                     self.answer(*stream, &answer);
                 }
             }
+        }
+    }
+
+    fn retire(&mut self, known: Option<Id>) {
+        if let Some(id) = known {
+            self.store.retire(id, &mut self.orders);
         }
     }
 
@@ -304,11 +306,11 @@ impl Cache {
     }
 }
 
-fn refusal(text: String) -> Answer {
+pub(super) fn refusal(text: String) -> Answer {
     Answer::text(StatusCode::FORBIDDEN, text).with(X_CACHE, "REFUSED")
 }
 
-fn bad_gateway(text: String) -> Answer {
+pub(super) fn bad_gateway(text: String) -> Answer {
     Answer::text(StatusCode::BAD_GATEWAY, text).with(X_CACHE, "MISS")
 }
 
@@ -318,8 +320,6 @@ fn via_of(request: &IncomingRequest) -> String {
     let fields: Vec<&str> = fields.filter_map(|field| field.to_str().ok()).collect();
     fields.join(", ")
 }
-
-const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// The same version as far as validators can tell; without any, nothing tells.
 fn is_same(object: &Object, found: &Found) -> bool {

@@ -36,6 +36,7 @@ use crate::limits::{CACHE_CONNECTIONS_MAX, CACHE_FILLS_MAX, CACHE_MEMORY_SLICES}
 use crate::machine::{CloseHow, Effects, Input, Listener, Lost, Machine, Output};
 use crate::rng::Rng;
 use crate::time::{Deadline, Now};
+use ::http::header::HeaderName;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -78,6 +79,9 @@ impl Default for CacheConfig {
         }
     }
 }
+
+/// How an answer came to be.
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// Until an administrator says otherwise.
 pub const QUOTA_DEFAULT: u64 = 50 * 1024 * 1024 * 1024;

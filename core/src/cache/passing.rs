@@ -4,9 +4,10 @@
 //! A file without a length goes to each client over a connection of its own, as fast as the client takes it; if the
 //! origin breaks off, so does the answer. Other answers are short: they are read whole, for all who wait.
 
-use super::Cache;
+use super::desk::{bad_gateway, refusal};
 use super::orders::Id;
 use super::probe::{Probe, Reach, plain_request};
+use super::{Cache, X_CACHE};
 use crate::http::{
     Answer, AnswerBody, ClientEvent, Connection, Framing, Opening, ResponseHead, Url,
 };
@@ -17,7 +18,7 @@ use crate::time::{Deadline, Now};
 use ::http::StatusCode;
 use ::http::header::{self, HeaderMap, HeaderName};
 use alloc::format;
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
@@ -51,7 +52,7 @@ pub(super) fn pass_on(
 ) -> Answer {
     let mut answer = Answer::new(status, body)
         .with(header::VIA, &format!("1.1 {via}"))
-        .with(HeaderName::from_static("x-cache"), "MISS");
+        .with(X_CACHE, "MISS");
     for name in PASSED_ON {
         for value in fields.get_all(&name) {
             answer.headers.append(name.clone(), value.clone());
@@ -61,31 +62,7 @@ pub(super) fn pass_on(
 }
 
 impl Passing {
-    /// The answer whose head this question has got.
-    fn of_probe(client: StreamId, probe: Probe) -> Self {
-        let (at, connection) = probe.into_parts();
-        Self {
-            client,
-            at,
-            connection,
-            unsent: 0,
-        }
-    }
-
-    fn ask(
-        now: Now,
-        client: StreamId,
-        at: Url,
-        via: &str,
-        reach: &Reach,
-        fx: &mut Effects,
-    ) -> Self {
-        let how = Opening {
-            window: WINDOW,
-            timeout: CONNECT_TIMEOUT,
-        };
-        let mut connection = Connection::open_as(now, &at, &reach.proxies, how, fx);
-        connection.start(now, plain_request(&at, via), fx, &mut Vec::new());
+    const fn new(client: StreamId, at: Url, connection: Connection) -> Self {
         Self {
             client,
             at,
@@ -126,21 +103,14 @@ impl Cache {
         for client in waiters {
             let id = self.next_id();
             self.orders.fx.owner = id;
-            let passing = Passing::ask(
-                self.now,
-                client,
-                at.clone(),
-                &via,
-                &self.reach,
-                &mut self.orders.fx,
-            );
-            self.begin_passing(id, passing);
+            let connection = ask(self.now, &at, &via, &self.reach, &mut self.orders.fx);
+            self.begin_passing(id, Passing::new(client, at.clone(), connection));
         }
         if let Some(client) = first {
             let id = probe.id();
-            let mut passing = Passing::of_probe(client, probe);
-            passing.connection.widen(WINDOW, &mut self.orders.fx);
-            self.begin_passing(id, passing);
+            let (at, mut connection) = probe.into_parts();
+            connection.widen(WINDOW, &mut self.orders.fx);
+            self.begin_passing(id, Passing::new(client, at, connection));
             self.on_passing_head(id, head);
             self.on_passing_body(id, begun);
         } else {
@@ -148,13 +118,12 @@ impl Cache {
         }
     }
 
-    fn begin_passing(&mut self, id: Id, passing: Passing) {
+    fn begin_passing(&mut self, id: Id, mut passing: Passing) {
         let visitor = self.visitors.get_mut(&passing.client);
         if let Some(transfer) = visitor.and_then(|visitor| visitor.transfer.as_mut()) {
             transfer.passing = Some(id);
             self.passings.insert(id, passing);
         } else {
-            let mut passing = passing;
             passing.close(&mut self.orders.fx);
         }
     }
@@ -169,7 +138,11 @@ impl Cache {
                 .connection
                 .on_tick(self.now, &mut self.orders.fx, &mut events),
             Input::Opened { to, .. } if !self.reach.permits_at(&passing.at, to.ip()) => {
-                return self.end_passing(id, Err("its address is not allowed".into()));
+                let text = format!(
+                    "{} is in a network that no wildcard reaches",
+                    passing.at.authority()
+                );
+                return self.end_passing(id, Err(refusal(text)));
             }
             input => passing
                 .connection
@@ -181,7 +154,8 @@ impl Cache {
                 ClientEvent::Body(bytes) => self.on_passing_body(id, bytes),
                 ClientEvent::Done { .. } => self.end_passing(id, Ok(())),
                 ClientEvent::Fault(fault) => {
-                    self.end_passing(id, Err(fault.to_string()));
+                    let text = format!("cannot fetch the file: {fault}");
+                    self.end_passing(id, Err(bad_gateway(text)));
                 }
             }
         }
@@ -229,7 +203,8 @@ impl Cache {
         }
     }
 
-    fn end_passing(&mut self, id: Id, how: Result<(), String>) {
+    /// With an error, what is answered if nothing was yet.
+    fn end_passing(&mut self, id: Id, how: Result<(), Answer>) {
         let Some(client) = self.drop_passing(id) else {
             return;
         };
@@ -242,9 +217,7 @@ impl Cache {
         match how {
             Ok(()) => visitor.connection.finish(self.now, &mut self.orders.fx),
             Err(_) if transfer.is_passed => visitor.connection.abort(&mut self.orders.fx),
-            Err(why) => {
-                let text = format!("cannot fetch {}: {why}", transfer.url);
-                let answer = Answer::text(StatusCode::BAD_GATEWAY, text);
+            Err(answer) => {
                 visitor
                     .connection
                     .respond(self.now, &answer, &mut self.orders.fx);
@@ -259,6 +232,16 @@ impl Cache {
         passing.close(&mut self.orders.fx);
         Some(passing.client)
     }
+}
+
+fn ask(now: Now, at: &Url, via: &str, reach: &Reach, fx: &mut Effects) -> Connection {
+    let how = Opening {
+        window: WINDOW,
+        timeout: CONNECT_TIMEOUT,
+    };
+    let mut connection = Connection::open_as(now, at, &reach.proxies, how, fx);
+    connection.start(now, plain_request(at, via), fx, &mut Vec::new());
+    connection
 }
 
 /// On its way to one client, besides what is in its send buffer.

@@ -6,6 +6,8 @@
 //!
 //! Tests: `core/tests/cache_peer.rs`.
 
+use super::object::Object;
+use super::record::data_path;
 use super::{Cache, CacheConfig};
 use crate::agent::{Agent, AgentConfig, Loan};
 use crate::command::{Command, Reply};
@@ -14,7 +16,8 @@ use crate::ids::{CallId, StreamId};
 use crate::machine::{Datagram, Effects, Input, Listener, Machine, Output};
 use crate::rng::Rng;
 use crate::time::{Deadline, Now};
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 /// What a cache tells of a file it can lend.
@@ -23,7 +26,37 @@ pub(super) enum News {
     /// It is whole, and somebody has just asked for it.
     Whole(Loan),
     /// It goes, by its path.
-    Gone(alloc::string::String),
+    Gone(String),
+}
+
+/// What is lent, and what the agent has not been told of it yet.
+#[derive(Debug, Default)]
+pub(super) struct Loans {
+    /// There is somebody to lend to.
+    pub wanted: bool,
+    pub news: VecDeque<News>,
+    pub count: usize,
+}
+
+impl Loans {
+    pub(super) fn begin(&mut self, dir: &str, object: &mut Object) {
+        object.lent = true;
+        self.count += 1;
+        self.news.push_back(News::Whole(Loan {
+            path: data_path(dir, &object.name),
+            url: object.url.to_string(),
+            length: object.length,
+        }));
+    }
+
+    /// Its file goes, or is not what it was.
+    pub(super) fn end(&mut self, dir: &str, object: &mut Object) {
+        if core::mem::take(&mut object.lent) {
+            self.count -= 1;
+            self.news
+                .push_back(News::Gone(data_path(dir, &object.name)));
+        }
+    }
 }
 
 /// See the module.
@@ -63,7 +96,7 @@ impl CachePeer {
         let mut agent = Agent::new(agent, rng.bytes())?;
         agent.number(Effects::interleaved(AGENT, ROLES));
         let mut cache = Cache::numbered(cache, rng.bytes(), Effects::interleaved(0, ROLES));
-        cache.store.lends = true;
+        cache.store.loans.wanted = true;
         Ok(Self {
             cache,
             agent,
@@ -121,7 +154,7 @@ impl CachePeer {
     }
 
     fn pass_on_news(&mut self, now: Now) {
-        while let Some(news) = self.cache.store.news.pop_front() {
+        while let Some(news) = self.cache.store.loans.news.pop_front() {
             match news {
                 News::Whole(loan) => self.agent.lend(now, loan),
                 News::Gone(path) => self.agent.take_back(now, &path),

@@ -5,16 +5,15 @@
 
 use super::object::Object;
 use super::orders::{Doing, Id, Orders};
-use super::peer::News;
+use super::peer::Loans;
 use super::record::{Record, data_path, record_path};
-use crate::agent::Loan;
 use crate::content::Digest;
 use crate::host::HostFacts;
 use crate::limits::{CACHE_LOANS_MAX, CACHE_OBJECTS_MAX};
 use crate::machine::{DiskDone, DiskError, DiskOp};
 use crate::policy::headroom_bytes;
 use crate::time::Now;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -37,10 +36,7 @@ pub(super) struct Store {
     to_load: Option<Vec<String>>,
     data_files: BTreeSet<String>,
     pub is_ready: bool,
-    /// Whether anybody wants to hear [`News`].
-    pub lends: bool,
-    pub news: VecDeque<News>,
-    lent: usize,
+    pub loans: Loans,
 }
 
 impl Store {
@@ -60,9 +56,7 @@ impl Store {
             to_load: None,
             data_files: BTreeSet::new(),
             is_ready: false,
-            lends: false,
-            news: VecDeque::new(),
-            lent: 0,
+            loans: Loans::default(),
         }
     }
 
@@ -211,7 +205,7 @@ impl Store {
             object.fill.close_spare(&mut orders.fx);
             self.by_use.remove(&(object.turn, id));
             self.bytes -= object.counted;
-            self.end_loan(&mut object);
+            self.loans.end(&self.dir, &mut object);
             let url = object.url.to_string();
             if self.by_url.get(&url) == Some(&id) {
                 self.by_url.remove(&url);
@@ -223,39 +217,24 @@ impl Store {
 
     /// Lend a file that somebody has just used, if all of it is stored.
     pub(super) fn lend(&mut self, id: Id) {
-        let Some(object) = self.objects.get_mut(&id).filter(|_| self.lends) else {
+        let wanted = self.loans.wanted;
+        let Some(object) = self.objects.get_mut(&id).filter(|_| wanted) else {
             return;
         };
         if object.lent || object.dead || !object.is_stored() {
             return;
         }
-        object.lent = true;
-        self.news.push_back(News::Whole(Loan {
-            path: data_path(&self.dir, &object.name),
-            url: object.url.to_string(),
-            length: object.length,
-        }));
-        self.lent += 1;
-        if self.lent > CACHE_LOANS_MAX {
+        self.loans.begin(&self.dir, object);
+        if self.loans.count > CACHE_LOANS_MAX {
             let lent = |id: &Id| self.objects.get(id).is_some_and(|object| object.lent);
             let oldest = self.by_use.iter().map(|(_, id)| *id).find(lent);
             oldest.into_iter().for_each(|id| self.take_back(id));
         }
     }
 
-    /// Its file goes, or is not what it was.
     pub(super) fn take_back(&mut self, id: Id) {
-        if let Some(mut object) = self.objects.remove(&id) {
-            self.end_loan(&mut object);
-            self.objects.insert(id, object);
-        }
-    }
-
-    fn end_loan(&mut self, object: &mut Object) {
-        if core::mem::take(&mut object.lent) {
-            self.lent -= 1;
-            let path = data_path(&self.dir, &object.name);
-            self.news.push_back(News::Gone(path));
+        if let Some(object) = self.objects.get_mut(&id) {
+            self.loans.end(&self.dir, object);
         }
     }
 

@@ -1,5 +1,6 @@
 //! One client of the cache, and the part of an object it is being sent.
 
+use super::X_CACHE;
 use super::object::{Object, Piece};
 use super::orders::{Id, Orders};
 use crate::http::range::{Asked, content_range_field};
@@ -10,7 +11,7 @@ use crate::http::{
 use crate::ids::StreamId;
 use crate::machine::Effects;
 use crate::time::Now;
-use ::http::header::{self, HeaderName};
+use ::http::header;
 use ::http::{Method, StatusCode};
 use alloc::string::String;
 use bytes::Bytes;
@@ -137,7 +138,7 @@ impl Visitor {
                 content_type.unwrap_or("application/octet-stream"),
             )
             .with(header::VIA, &alloc::format!("1.1 {via}"))
-            .with(HeaderName::from_static("x-cache"), mark(&range).text());
+            .with(X_CACHE, mark(&range).text());
         if let Some(validator) = &object.validator {
             if let Some(etag) = &validator.etag {
                 answer = answer.with(header::ETAG, etag);

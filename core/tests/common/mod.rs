@@ -48,6 +48,24 @@ pub fn settings(values: &[(&str, &str)]) -> Layers {
     layers
 }
 
+/// With all that is known about the file.
+pub fn by_metainfo(metainfo: &Metainfo) -> GetRequest {
+    GetRequest {
+        metainfo: Some(metainfo.encode().into()),
+        output: FILE.into(),
+        ..GetRequest::default()
+    }
+}
+
+/// By the origin's URL, with nothing known about the file.
+pub fn by_url() -> GetRequest {
+    GetRequest {
+        urls: vec![URL.into()],
+        output: FILE.into(),
+        ..GetRequest::default()
+    }
+}
+
 pub struct Fleet {
     pub world: World,
     pub content: Bytes,
@@ -135,20 +153,7 @@ impl Fleet {
     }
 
     pub fn request(&self) -> GetRequest {
-        GetRequest {
-            metainfo: Some(self.metainfo.encode().into()),
-            output: FILE.into(),
-            ..GetRequest::default()
-        }
-    }
-
-    /// By the origin's URL, with nothing known about the file.
-    pub fn by_url() -> GetRequest {
-        GetRequest {
-            urls: vec![URL.into()],
-            output: FILE.into(),
-            ..GetRequest::default()
-        }
+        by_metainfo(&self.metainfo)
     }
 
     pub fn get(&mut self, host: HostId, request: GetRequest) -> Call {

@@ -1,6 +1,6 @@
 //! One device and one origin with a file, for what happens to a single download.
 
-use super::{FILE, MIB, URL, metainfo};
+use super::{FILE, MIB, URL, by_metainfo, metainfo};
 use bytes::Bytes;
 use core::time::Duration;
 use dovetail_core::agent::{Agent, AgentConfig};
@@ -55,18 +55,14 @@ impl Scene {
     }
 
     pub fn by_metainfo(&self) -> GetRequest {
-        GetRequest {
-            metainfo: Some(self.metainfo.encode().into()),
-            output: FILE.into(),
-            ..GetRequest::default()
-        }
+        by_metainfo(&self.metainfo)
     }
 
-    pub fn by_url() -> GetRequest {
-        GetRequest {
-            urls: vec![URL.into()],
-            output: FILE.into(),
-            ..GetRequest::default()
+    pub fn request(&self, by_url: bool) -> GetRequest {
+        if by_url {
+            super::by_url()
+        } else {
+            self.by_metainfo()
         }
     }
 

@@ -5,7 +5,6 @@ use super::home::{Home, utf8};
 use super::out::Out;
 use super::serve::{Bound, serve_knowing};
 use super::settings::Files;
-use super::signals::Reload;
 use super::{env, settings};
 use crate::facts::{Places, Watch};
 use crate::{Handle, ListenOn, Options, Runtime};
@@ -53,8 +52,7 @@ pub(crate) fn agent<R: Runtime>(
     let socket = socket.display().to_string();
     let watch = |handle: &Handle| {
         let files = settings::watch(files, said, handle, out);
-        let nudge = files.nudge();
-        let reload: Reload = Box::new(move || nudge.now());
+        let reload = settings::reload(&files);
         let host = watch(&shelf, handle);
         host.browse(looks_for_caches);
         ((host, files), Some(reload))

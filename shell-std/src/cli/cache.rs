@@ -5,7 +5,6 @@ use super::home::{Home, absolute, utf8};
 use super::out::Out;
 use super::serve::{Bound, http_ready, serve_knowing};
 use super::settings::Files;
-use super::signals::Reload;
 use super::{agent, env, settings};
 use crate::dnssd::{self, Announcement};
 use crate::host::words;
@@ -64,8 +63,7 @@ pub(crate) fn cache<R: Runtime>(
     let machine = CachePeer::new(config, peer, env::seed()?)?;
     let watch = |handle: &Handle| {
         let files = settings::watch(files, said, handle, out);
-        let nudge = files.nudge();
-        let reload: Reload = Box::new(move || nudge.now());
+        let reload = settings::reload(&files);
         ((agent::watch(&folder, handle), files), Some(reload))
     };
     serve_knowing::<R, _>(machine, options, out, watch, ready)

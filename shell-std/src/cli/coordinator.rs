@@ -6,7 +6,6 @@ use super::home::absolute;
 use super::out::Out;
 use super::serve::{http_ready, serve_knowing};
 use super::settings::{self, CONFIGURE};
-use super::signals::Reload;
 use crate::watch::Watch;
 use crate::{Handle, ListenOn, Options, Runtime};
 use dovetail_core::command::Command;
@@ -33,8 +32,7 @@ pub(crate) fn coordinator<R: Runtime>(args: &CoordinatorArgs, out: Out) -> Resul
     let watch = |handle: &Handle| match policy_file.zip(source) {
         Some((path, source)) => {
             let watch = watch(path, source, handle, out);
-            let nudge = watch.nudge();
-            let reload: Reload = Box::new(move || nudge.now());
+            let reload = settings::reload(&watch);
             (Some(watch), Some(reload))
         }
         None => (None, None),

@@ -5,6 +5,7 @@
 
 use super::home::Home;
 use super::out::Out;
+use super::signals::Reload;
 use crate::Handle;
 use crate::facts::{Places, gather};
 use crate::host::words;
@@ -153,6 +154,12 @@ pub(crate) fn load(said: &Said, options: &[String]) -> Result<(Layers, Vec<Probl
     }
     problems.extend(layers.overruled());
     Ok((layers, problems))
+}
+
+/// What SIGHUP does: look at the files now.
+pub(crate) fn reload(watch: &Watch) -> Reload {
+    let nudge = watch.nudge();
+    Box::new(move || nudge.now())
 }
 
 /// Give the machine behind `handle`, which knows `known`, what the files say, whenever that changes. What it cannot
