@@ -295,28 +295,32 @@ impl Stream {
     /// Reader: from the socket to the queue, while there is credit.
     async fn read(&self, queue: &Queue, buffers: &Buffers) {
         let mut size = ReadSize::default();
+        // The last read took all there was: the next one waits for more before it asks.
+        let mut is_drained = false;
         loop {
             let (room, until) = match self.next_turn(queue).await {
                 Turn::Read(wanted, until) => (size.next(wanted), until),
                 Turn::Discard => (size.next(usize::MAX), None),
                 Turn::Over => return,
             };
+            if std::mem::take(&mut is_drained) && !self.wait(until).await {
+                self.finish(Lost::TimedOut, queue);
+                continue;
+            }
             let mut buffer = buffers.take(room);
             let got = rustix::net::recv(self.fd(), buffer.room(room), RecvFlags::DONTWAIT);
             let lost = match got.map(|(got, _)| got) {
                 Ok(0) => Lost::Eof,
                 Ok(got) => {
                     size.learn(room, got);
+                    is_drained = got < room;
                     self.receive(buffer.filled(got), queue);
                     continue;
                 }
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => {
-                    drop(buffer);
-                    if self.wait(until).await {
-                        continue;
-                    }
-                    Lost::TimedOut
+                    is_drained = true;
+                    continue;
                 }
                 Err(error) => lost(&error.into()),
             };
