@@ -117,6 +117,9 @@ pub enum Event {
         level: Level,
         text: String,
     },
+    /// Look for cache servers on the local networks by DNS-SD from now on, or look no longer. Until it is said, nobody
+    /// looks; what is found comes as [`crate::host::HostFacts::found_caches`].
+    LookForCaches(bool),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

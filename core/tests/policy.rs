@@ -228,6 +228,35 @@ fn a_month_of_hours_caps_networks_power_and_clocks() {
 }
 
 #[test]
+fn cache_servers_are_looked_for_while_settings_want_it() {
+    let mut world = World::new(1);
+    let host = device(&mut world, "");
+    let told = |world: &World| -> Vec<bool> {
+        let events = world.events(host).iter();
+        events
+            .filter_map(|event| match event {
+                Event::LookForCaches(on) => Some(*on),
+                _ => None,
+            })
+            .collect()
+    };
+    world.host_facts(host, HostFacts::default());
+    world.run_for(S);
+    assert_eq!(told(&world), [true]);
+    for (text, expected) in [
+        ("upload_slots = 5\n", &[true][..]),
+        ("cache_host = [\"a:1\"]\n", &[true, false]),
+        ("cache_host_source = \"dhcp\"\n", &[true, false]),
+        ("", &[true, false, true]),
+        ("download_mode = \"bypass\"\n", &[true, false, true, false]),
+    ] {
+        configure(&mut world, host, text);
+        world.run_for(S);
+        assert_eq!(told(&world), expected, "after {text:?}");
+    }
+}
+
+#[test]
 fn a_refused_download_names_the_setting_and_who_set_it() {
     let mut world = World::new(1);
     let host = device(&mut world, "download_mode = 100\n");

@@ -10,6 +10,7 @@ use dovetail_core::api::{Line, LogLevel};
 use program::{Folder, Running, becomes, code};
 use rustix::process::Signal;
 use std::fs;
+use std::process::Command;
 
 fn write(folder: &Folder, name: &str, text: &str) {
     let path = folder.path().join(name);
@@ -363,6 +364,21 @@ fn a_coordinator_gives_its_agents_settings() {
     becomes("the policy reaches the agent", || {
         mode(&folder).starts_with("download_mode = http-only (set by http://")
     });
+    let config = |command: &mut Command| told(&folder.run_as(command).ok(), "download_mode");
+    let mut here = folder.dovetail(&["config"]);
+    let by_coordinator = format!("download_mode = http-only (set by {url})");
+    assert_eq!(config(&mut here), [by_coordinator.clone()]);
+    // The agent was not started with that.
+    assert_eq!(
+        config(here.env("DOVETAIL_DOWNLOAD_MODE", "group")),
+        [by_coordinator.clone()]
+    );
+    let set = folder
+        .run(&["config", "set", "download_mode", "group"])
+        .ok();
+    let ignored =
+        format!("group (set by DIR/home/dovetail.toml:1) ignored because {url} goes first");
+    assert_eq!(told(&set, "download_mode"), [by_coordinator, ignored]);
     write(&folder, "policy.toml", "download_mode = \"never\"\n");
     coordinator.signal(Signal::HUP);
     let warning = warned(&mut coordinator);
@@ -370,4 +386,11 @@ fn a_coordinator_gives_its_agents_settings() {
     coordinator.signal(Signal::TERM);
     let (last, status) = coordinator.end();
     assert_eq!((last, code(status)), (Some(Line::Stopped), 0));
+    agent.signal(Signal::TERM);
+    agent.end();
+    let mut here = folder.dovetail(&["config"]);
+    assert_eq!(
+        config(here.env("DOVETAIL_DOWNLOAD_MODE", "group"))[0],
+        "download_mode = group (set by DOVETAIL_DOWNLOAD_MODE)"
+    );
 }

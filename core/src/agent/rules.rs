@@ -7,7 +7,7 @@ use super::ledger::Ledger;
 use super::swarm::Swarm;
 use super::{ANNOUNCER, Agent};
 use crate::announce::messages::Scope;
-use crate::command::{GetRequest, Level};
+use crate::command::{Event, GetRequest, Level};
 use crate::failure::{Failure, FailureKind};
 use crate::host::HostFacts;
 use crate::http::Bans;
@@ -41,6 +41,8 @@ pub(super) struct Rules {
     next_at: Option<Mono>,
     /// The limits were told to those they bind.
     applied: bool,
+    /// The shell was told to look for cache servers.
+    looks_for_caches: bool,
     /// Restrictions that were told.
     told: BTreeSet<String>,
 }
@@ -65,8 +67,13 @@ impl Rules {
             utc_offset_s: 0,
             next_at: None,
             applied: false,
+            looks_for_caches: false,
             told: BTreeSet::new(),
         }
+    }
+
+    pub(super) const fn layers(&self) -> &Layers {
+        &self.layers
     }
 
     /// Where the shelf is, if a setting says so.
@@ -202,6 +209,10 @@ impl Agent {
         rules.down.set(self.now.mono, &rules.limits);
         let rate = rules.limits.uploads.bytes_per_s;
         self.upload.set_rate(self.now.mono, rate);
+        let looks = rules.limits.looks_for_caches;
+        if core::mem::replace(&mut rules.looks_for_caches, looks) != looks {
+            self.fx.notify(Event::LookForCaches(looks));
+        }
         self.tell_restrictions();
         self.tell_announcer();
         self.look_at_shelf();

@@ -4,6 +4,7 @@ use super::Agent;
 use super::queue::Waiting;
 use crate::api::{
     CoordinatorStatus, JobStatus, PeerStatus, PolicyStatus, ProgressLine, SharedStatus, Status,
+    ToldLine,
 };
 use alloc::string::ToString;
 
@@ -66,6 +67,7 @@ impl Agent {
             restrictions: self.rules.restrictions(),
             caches: limits.caches.iter().map(ToString::to_string).collect(),
             internet_upload_bytes: self.rules.ledger.internet_upload_bytes(self.now.wall),
+            told: ToldLine::of(self.rules.layers()),
         }
     }
 }

@@ -172,9 +172,10 @@ impl Desk {
             return;
         };
         let unread = SEND_PER_STREAM.saturating_sub(caller.http.room());
-        if unread <= PROGRESS_UNREAD_MAX {
-            let line = Line::of_event(event).render();
-            caller.http.send_body(now, line.into(), fx);
+        if unread <= PROGRESS_UNREAD_MAX
+            && let Some(line) = Line::of_event(event)
+        {
+            caller.http.send_body(now, line.render().into(), fx);
         }
     }
 

@@ -4,7 +4,7 @@
 //! `Line::parse(line.render())` gives the line back. Tests: below, and `docs/json.md` is checked against it.
 
 use super::host_line::HostLine;
-use super::setting_line::SettingLine;
+use super::setting_line::{SettingLine, ToldLine};
 use super::shelf_line::ShelfLine;
 use crate::command::{Event, Level, Progress, Reply, Report, Verified};
 use crate::content::Digest;
@@ -136,6 +136,9 @@ pub struct PolicyStatus {
     pub caches: Vec<String>,
     /// What was sent to Internet peers this month.
     pub internet_upload_bytes: u64,
+    /// What only this agent was told; all other settings are in files.
+    #[serde(default)]
+    pub told: Vec<ToldLine>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -277,8 +280,9 @@ impl Line {
         }
     }
 
-    pub fn of_event(event: &Event) -> Self {
-        match event {
+    /// `None`: it is for the shell.
+    pub fn of_event(event: &Event) -> Option<Self> {
+        Some(match event {
             Event::Progress { job, progress, .. } => {
                 Self::Progress(ProgressLine::new(job.0, progress))
             }
@@ -286,7 +290,8 @@ impl Line {
                 level: (*level).into(),
                 text: text.clone(),
             },
-        }
+            Event::LookForCaches(_) => return None,
+        })
     }
 
     /// The end of a `get`: `None` if this line is not one.
@@ -462,11 +467,13 @@ mod tests {
                 call: CallId(1),
                 job: JobId(4),
                 progress: progress.clone(),
-            }),
+            })
+            .unwrap(),
             Line::of_event(&Event::Log {
                 level: Level::Warn,
                 text: "two\nlines".into(),
-            }),
+            })
+            .unwrap(),
             Line::of_reply(&Reply::Got(Ok(report()))),
             Line::of_reply(&Reply::Got(Err(Failure::new(
                 FailureKind::Mismatch,

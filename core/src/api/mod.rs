@@ -21,7 +21,7 @@ pub use request::{
     Ask, GET_TARGET, Refusal, SHARE_TARGET, SHELF_TARGET, STATUS_TARGET, STOP_TARGET, check_get,
     check_url, get_body, parse_request, share_body, shelf_body,
 };
-pub use setting_line::{IgnoredLine, SettingLine};
+pub use setting_line::{IgnoredLine, SettingLine, ToldLine};
 pub use shelf_line::{ShelfAsk, ShelfItemLine, ShelfLine};
 pub use text::summary;
 

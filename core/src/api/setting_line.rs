@@ -2,7 +2,7 @@
 //!
 //! Decides: names and shapes, and the same in words. Tests: below; `docs/json.md` is checked against it.
 
-use crate::settings::{EffectiveRow, Ignored, row};
+use crate::settings::{EffectiveRow, Ignored, Layers, Problem, Provider, SetBy, row};
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -29,6 +29,41 @@ pub struct IgnoredLine {
     pub set_by: String,
     pub place: String,
     pub why: String,
+}
+
+/// What a running agent was told of a setting by its coordinator, its environment or its command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldLine {
+    pub name: String,
+    pub value: String,
+    pub set_by: String,
+    pub place: String,
+}
+
+impl ToldLine {
+    pub fn of(layers: &Layers) -> Vec<Self> {
+        let line = |(set_by, name, value): (SetBy, &str, &str)| Self {
+            name: name.into(),
+            value: value.into(),
+            set_by: set_by.provider.name().into(),
+            place: set_by.place,
+        };
+        layers.told().map(line).collect()
+    }
+
+    /// Let `layers` be told the same.
+    ///
+    /// # Errors
+    /// It is nothing that this version knows.
+    pub fn tell(&self, layers: &mut Layers) -> Result<(), Problem> {
+        let provider = Provider::of_name(&self.set_by).ok_or_else(|| Problem {
+            place: self.place.clone(),
+            key: self.name.clone(),
+            what: format!("`{}` is not who sets a setting", self.set_by),
+            allowed: String::new(),
+        })?;
+        layers.set_at(provider, &self.place, &self.name, &self.value)
+    }
 }
 
 impl From<&EffectiveRow> for SettingLine {
@@ -76,7 +111,6 @@ fn shown(value: &str) -> &str {
 mod tests {
     use super::*;
     use crate::host::HostFacts;
-    use crate::settings::{Layers, Provider};
 
     #[test]
     fn a_setting_in_words_and_as_a_line() {
@@ -98,5 +132,52 @@ mod tests {
         assert_eq!(line.ignored[0].set_by, "environment");
         let keywords = effective.row("vpn_keywords").unwrap();
         assert_eq!(keywords.in_words(), "vpn_keywords = none (built in)");
+    }
+
+    #[test]
+    fn what_one_was_told_another_can_be_told() {
+        let mut agent = Layers::default();
+        agent.set(Provider::Home, "upload_slots", "5").unwrap();
+        agent
+            .set(Provider::Environment, "upload_slots", "6")
+            .unwrap();
+        let place = "--upload-limit";
+        let (limit, rate) = ("max_upload_bandwidth", "3MB/s");
+        agent
+            .set_at(Provider::CommandLine, place, limit, rate)
+            .unwrap();
+        let policy = [("max_cache_age".into(), "1d".into())].into();
+        assert_eq!(
+            agent.read_values(Provider::GroupPolicy, "the policy", &policy),
+            []
+        );
+
+        let mut other = Layers::default();
+        other.set(Provider::Home, "upload_slots", "5").unwrap();
+        for line in ToldLine::of(&agent) {
+            line.tell(&mut other).unwrap();
+        }
+        let rows = |layers: &Layers| -> Vec<String> {
+            let effective = layers.effective(&HostFacts::default());
+            effective
+                .rows()
+                .iter()
+                .map(EffectiveRow::in_words)
+                .collect()
+        };
+        assert_eq!(rows(&agent), rows(&other));
+        let words = rows(&other).join("\n");
+        assert!(
+            words.contains("max_cache_age = 1d (set by the policy)"),
+            "{words}"
+        );
+        assert!(words.contains("upload_slots = 6 (set by DOVETAIL_UPLOAD_SLOTS)"));
+        assert!(words.contains("(set by --upload-limit)"));
+
+        let odd = ToldLine {
+            set_by: "somebody".into(),
+            ..ToldLine::default()
+        };
+        assert!(odd.tell(&mut other).is_err());
     }
 }

@@ -10,7 +10,7 @@ use super::object::Object;
 use super::record::data_path;
 use super::{Cache, CacheConfig};
 use crate::agent::{Agent, AgentConfig, Loan};
-use crate::command::{Command, Reply};
+use crate::command::{Command, Event, Reply};
 use crate::failure::Failure;
 use crate::ids::{CallId, StreamId};
 use crate::machine::{Datagram, Effects, Input, Listener, Machine, Output};
@@ -162,8 +162,11 @@ impl CachePeer {
         }
     }
 
-    /// The first of the two to stop says nothing.
+    /// The first of the two to stop says nothing. Who only lends has no use for cache servers.
     fn let_out(&mut self, output: Output) -> Option<Output> {
+        if let Output::Notify(Event::LookForCaches(_)) = output {
+            return None;
+        }
         if let Output::Reply {
             call,
             reply: Reply::Stopped,

@@ -7,13 +7,17 @@
 use super::{Code, Reason};
 use crate::host::HostFacts;
 use crate::http::CacheHost;
-use crate::settings::{CacheHostSource, Settings};
+use crate::settings::{CacheHostSource, Mode, Settings};
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 /// Is it worth looking for cache servers by DNS-SD?
-pub const fn looks_for_caches(settings: &Settings) -> bool {
+pub(super) fn looks_for_caches(settings: &Settings, mode: Mode) -> bool {
+    mode != Mode::Bypass && uses_found_caches(settings)
+}
+
+const fn uses_found_caches(settings: &Settings) -> bool {
     settings.cache_host_source.is_none() && settings.cache_host.is_empty()
 }
 
@@ -36,7 +40,7 @@ pub(super) fn caches(
         Some(CacheHostSource::Dhcp) if settings.cache_host.is_empty() => {
             ("cache_host_source", by_dhcp())
         }
-        None if looks_for_caches(settings) => ("cache_host_source", facts.found_caches.clone()),
+        None if uses_found_caches(settings) => ("cache_host_source", facts.found_caches.clone()),
         _ => ("cache_host", set()),
     };
     let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();

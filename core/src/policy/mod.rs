@@ -16,7 +16,6 @@ mod vpn;
 #[cfg(test)]
 mod tests;
 
-pub use caches::looks_for_caches;
 pub use civil::month_number;
 pub use peers::Known;
 pub use reason::{Code, Reason};
@@ -62,6 +61,8 @@ pub struct Limits {
     pub uploads: UploadLimits,
     /// In the order they are to be used.
     pub caches: Vec<CacheHost>,
+    /// Cache servers are to be looked for by DNS-SD.
+    pub looks_for_caches: bool,
     /// Why there are none although some are set or found; why one that is set cannot be used.
     pub caches_reason: Option<Reason>,
     pub shelf: ShelfLimits,
@@ -168,6 +169,7 @@ pub fn limits(settings: &Settings, facts: &HostFacts, usage: &Usage, now: Wall) 
         background,
         uploads,
         caches,
+        looks_for_caches: caches::looks_for_caches(settings, mode),
         caches_reason,
         shelf: shelf(settings, facts, usage),
         next_change: next_change(settings, now),

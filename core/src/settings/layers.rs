@@ -35,6 +35,32 @@ pub enum Provider {
 }
 
 impl Provider {
+    pub const ALL: [Self; 8] = [
+        Self::BuiltIn,
+        Self::AdminConfig,
+        Self::File,
+        Self::Home,
+        Self::GroupPolicy,
+        Self::Environment,
+        Self::CommandLine,
+        Self::Locked,
+    ];
+
+    /// The one of that [`name`](Self::name).
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|provider| provider.name() == name)
+    }
+
+    /// Who speaks to a running role alone; everybody else speaks in files that anybody can read.
+    const fn is_heard_by_a_role_alone(self) -> bool {
+        matches!(
+            self,
+            Self::GroupPolicy | Self::Environment | Self::CommandLine
+        )
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::BuiltIn => "built_in",
@@ -190,6 +216,17 @@ impl Layers {
             .iter()
             .map(|said| (said.name.to_owned(), said.text.clone()))
             .collect()
+    }
+
+    /// What its coordinator, its environment and its command line tell a running role: who says it, the setting's
+    /// name, the value.
+    pub fn told(&self) -> impl Iterator<Item = (SetBy, &'static str, &str)> {
+        let alone = |provider: &Provider| provider.is_heard_by_a_role_alone();
+        let layers = self.iter().filter(move |(provider, _)| alone(provider));
+        layers.flat_map(|(provider, layer)| {
+            let said = layer.said.iter();
+            said.map(move |said| (said.set_by(provider), said.name, said.text.as_str()))
+        })
     }
 
     /// Names and places of what a provider says.

@@ -120,7 +120,8 @@ A value that cannot be used is reported with its file and line, what is wrong an
 counts. A running agent reads its files anew within ten seconds of a change, and at once on SIGHUP. A value that becomes
 unusable then stays as it was.
 
-What a running agent was told by its coordinator, or in its own environment and command line, `dovetail config` cannot know.
+While an agent runs in this home, `dovetail config` shows what that agent was told by its coordinator, in its environment and
+on its command line. Without one it shows its own environment.
 
 ## How they are written
 

@@ -109,10 +109,11 @@ def environment(**more):
 
 
 class Process:
-    """One `dovetail --json …`. Its lines are parsed as they come; its standard error is kept."""
+    """One `dovetail --json …`. Its lines are parsed as they come; its standard error is kept. `within` is what its
+    command begins with."""
 
-    def __init__(self, *args, home, env=None):
-        self.args = [DOVETAIL, "--json", "--home", str(folder(home)), *map(str, args)]
+    def __init__(self, *args, home, env=None, within=()):
+        self.args = [*within, DOVETAIL, "--json", "--home", str(folder(home)), *map(str, args)]
         self.name = f"{args[0]} in {home}"
         self.lines = []
         self.error_path = SCRATCH / f"{home}-{args[0]}-{time.monotonic_ns()}.log"
@@ -187,9 +188,9 @@ def agent(*args, home):
     return start("agent", "--share", "--listen", "127.0.0.1:0", *args, home=home)
 
 
-def get(*args, home="get", seconds=50, env=None):
+def get(*args, home="get", seconds=50, env=None, within=()):
     """A `get` that must succeed; returns its `got` line."""
-    process = Process("get", *args, home=home, env=env)
+    process = Process("get", *args, home=home, env=env, within=within)
     code = process.end(seconds)
     assert code == 0, f"exit code {code}: {process.lines[-2:]} {process.error()}"
     return process.last("got")

@@ -1,9 +1,11 @@
 """Cache servers, ours and a real nginx: asked by `cacheHostOrigin` before the origin, and gone on without."""
 
+import hashlib
 import json
 import subprocess
 
 import lab
+from certs import Authority
 from lab import MIB, Process, folder, get, get_fails, payload, same
 from nginx import Nginx, bytes_sent
 
@@ -32,14 +34,15 @@ def cache(more=""):
 class Ours:
     """`dovetail cache` for what this origin has."""
 
-    def __init__(self, origin):
+    def __init__(self, origin, *more, env=None):
         self.allow = f"127.0.0.1:{origin.port}"
         self.port = lab.free_port()
+        self.more, self.env = more, env
         self.start()
 
     def start(self):
         at = f"127.0.0.1:{self.port}"
-        self.process = lab.start("cache", "--allow", self.allow, "--listen", at, home="cache")
+        self.process = lab.start("cache", "--allow", self.allow, "--listen", at, *self.more, home="cache", env=self.env)
 
     def kill(self):
         self.process.kill()
@@ -139,6 +142,44 @@ def test_our_cache_killed_back_and_warm_without_an_origin():
     assert part == curl("-r", "1000000-1999999", "-H", f"Host: {host}", f"http://127.0.0.1:{server.port}/file.bin")
     health = server.health()
     assert health["bytes_saved"] > 4 * LENGTH and health["hits"] >= 4, health
+
+
+def test_an_origin_over_https():
+    """Agents say that it is; for clients that cannot, the cache is told. Fetched once for both."""
+    trusted = Authority()
+    origin = Nginx(certificate=trusted.certificate("IP:127.0.0.1"))
+    digest = payload(origin.root / "file.bin", LENGTH)
+    host = f"127.0.0.1:{origin.port}"
+    server = Ours(origin, "--https-origin", host, env=trusted.trust)
+    out = folder("out") / "file.bin"
+    got = get(f"{origin.url}/file.bin", "--sha256", digest, "-o", out, *asks(server), env=trusted.trust)
+    same(out, digest)
+    assert got["received"]["cache"] == LENGTH, got
+    asked = origin.asked("/file.bin")
+    assert asked and all(line["tls"] for line in asked), asked
+    # To learn its length costs a byte.
+    once = LENGTH + 1
+    assert bytes_sent(asked) <= once, f"{bytes_sent(asked)} bytes of the origin for {LENGTH}"
+    ours = f"http://127.0.0.1:{server.port}/file.bin"
+    for plain in ((f"{ours}?cacheHostOrigin={host}",), ("-H", f"Host: {host}", ours)):
+        assert hashlib.sha256(curl(*plain)).hexdigest() == digest
+    assert bytes_sent(origin.asked("/file.bin")) <= once, "clients that cannot say https cost another copy"
+
+
+def test_an_https_origin_the_cache_does_not_trust():
+    trusted = Authority()
+    origin = Nginx(certificate=trusted.certificate("IP:127.0.0.1"))
+    digest = payload(origin.root / "file.bin", LENGTH)
+    server = Ours(origin, env=Authority("another").trust)
+    https = f"cacheHostOrigin=127.0.0.1:{origin.port}&cacheHostOriginScheme=https"
+    ours = ["curl", "-sS", "-w", "%{http_code}", f"http://127.0.0.1:{server.port}/file.bin?{https}"]
+    refused = subprocess.run(ours, capture_output=True, check=True, text=True).stdout
+    assert refused.endswith("502") and "nobody this machine trusts" in refused, refused
+    # An agent that does trust it goes on by itself.
+    out = folder("out") / "file.bin"
+    got = get(f"{origin.url}/file.bin", "--sha256", digest, "-o", out, *asks(server), env=trusted.trust)
+    same(out, digest)
+    assert got["received"] == {**got["received"], "cache": 0, "origin": LENGTH}, got
 
 
 def test_without_a_fallback_the_origin_is_never_asked():

@@ -13,7 +13,6 @@ use dovetail_core::api::Line;
 use dovetail_core::failure::Failure;
 use dovetail_core::host::HostFacts;
 use dovetail_core::machine::Listener;
-use dovetail_core::policy::looks_for_caches;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn agent<R: Runtime>(
@@ -38,7 +37,6 @@ pub(crate) fn agent<R: Runtime>(
     let shelf = home.as_ref().join("shelf");
     config.shelf_dir = Some(utf8(&shelf)?);
     let set = config.settings.effective(&HostFacts::default()).values;
-    let looks_for_caches = looks_for_caches(&set);
     let shelf = set.modify_cache_drive.map_or(shelf, PathBuf::from);
     let mut options = Options::default();
     let socket = home.socket();
@@ -53,9 +51,7 @@ pub(crate) fn agent<R: Runtime>(
     let watch = |handle: &Handle| {
         let files = settings::watch(files, said, handle, out);
         let reload = settings::reload(&files);
-        let host = watch(&shelf, handle);
-        host.browse(looks_for_caches);
-        ((host, files), Some(reload))
+        ((watch(&shelf, handle), files), Some(reload))
     };
     serve_knowing::<R, _>(machine, options, out, watch, |bound| {
         ready("agent", Some(&socket), bound)

@@ -1,14 +1,15 @@
 //! `config`: the settings of this home, who set them; and its own file changed.
 //!
-//! Decides: what is printed, when a change is refused. Never does: ask an agent; files, environment and options say
-//! it all, but for what a coordinator tells its agents. Tests: `shell-smol/tests/config.rs`.
+//! Decides: what is printed, when a change is refused. While this home's agent runs, it is asked for what it alone was
+//! told (by its coordinator, in its environment, on its command line). Tests: `shell-smol/tests/config.rs`.
 
 use super::args::{ConfigAct, ConfigArgs, Global};
 use super::home::Home;
 use super::out::Out;
 use super::settings::{self, Files};
+use super::status;
 use crate::host::words;
-use dovetail_core::api::Line;
+use dovetail_core::api::{Line, LogLevel, STATUS_TARGET, ToldLine};
 use dovetail_core::failure::{Failure, FailureKind};
 use dovetail_core::host::HostFacts;
 use dovetail_core::settings::{
@@ -26,7 +27,9 @@ pub(crate) fn config(args: &ConfigArgs, global: &Global, out: Out) -> Result<(),
     }
     let home = Home::new(global.home.as_deref())?;
     let files = Files::of(&home);
-    let (layers, problems) = settings::load(&files.read(), &args.set)?;
+    let told = told(&home, out);
+    let load = || settings::load_for(told.as_deref(), &files.read(), &args.set);
+    let (layers, problems) = load()?;
     settings::tell(&problems, out);
     match &args.act {
         None => {
@@ -45,12 +48,28 @@ pub(crate) fn config(args: &ConfigArgs, global: &Global, out: Out) -> Result<(),
         Some(ConfigAct::Set { name, value }) => {
             let (row, value) = checked(name, value)?;
             change(&files, &layers, row, Some(&value))?;
-            tell_effect(&files, &home, row, out)
+            tell_effect(&load()?.0, &home, row, out);
+            Ok(())
         }
         Some(ConfigAct::Unset { name }) => {
             let row = row(name)?;
             change(&files, &layers, row, None)?;
-            tell_effect(&files, &home, row, out)
+            tell_effect(&load()?.0, &home, row, out);
+            Ok(())
+        }
+    }
+}
+
+/// What this home's agent alone was told; `None` if none runs.
+fn told(home: &Home, out: Out) -> Option<Vec<ToldLine>> {
+    home.agent()?;
+    match status::ask(home, "GET", STATUS_TARGET, "") {
+        Ok(Line::Status(status)) => Some(status.policy.told),
+        Ok(_) => None,
+        Err(why) => {
+            let text = format!("{why}: what only the agent was told is not shown");
+            out.log(LogLevel::Warn, &text);
+            None
         }
     }
 }
@@ -120,10 +139,8 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Show what counts now, which somebody else may still decide.
-fn tell_effect(files: &Files, home: &Home, row: &Row, out: Out) -> Result<(), Failure> {
-    let (layers, _) = settings::load(&files.read(), &[])?;
-    if let Some(row) = settings::effective(&layers, home).row(row.name) {
+fn tell_effect(layers: &Layers, home: &Home, row: &Row, out: Out) {
+    if let Some(row) = settings::effective(layers, home).row(row.name) {
         show(row, &row.in_words(), out);
     }
-    Ok(())
 }

@@ -4,6 +4,8 @@
 
 use super::out::Out;
 use super::signals::{self, Reload};
+use crate::facts;
+use crate::watch::Watch;
 use crate::{Handle, Notice, Options, Runtime, channel};
 use dovetail_core::api::Line;
 use dovetail_core::command::{Command, Event, Reply};
@@ -80,9 +82,41 @@ pub(crate) fn serve<R: Runtime>(
     serve_knowing::<R, ()>(machine, options, out, |_| ((), None), ready)
 }
 
-/// The same for a role that must know something of its host: `watch` sees to it, for as long as what it gives
-/// lives. It may also say what SIGHUP is to do.
-pub(crate) fn serve_knowing<R: Runtime, W>(
+/// Whoever sees to what a role must know of its host, as long as it lives.
+pub(crate) trait Watching {
+    /// The role wants to know of cache servers on the local networks, or no longer.
+    fn look_for_caches(&self, _on: bool) {}
+}
+
+impl Watching for () {}
+
+impl Watching for facts::Watch {
+    fn look_for_caches(&self, on: bool) {
+        self.browse(on);
+    }
+}
+
+/// Of files.
+impl Watching for Watch {}
+
+impl<W: Watching> Watching for Option<W> {
+    fn look_for_caches(&self, on: bool) {
+        if let Some(watching) = self {
+            watching.look_for_caches(on);
+        }
+    }
+}
+
+impl<A: Watching, B: Watching> Watching for (A, B) {
+    fn look_for_caches(&self, on: bool) {
+        self.0.look_for_caches(on);
+        self.1.look_for_caches(on);
+    }
+}
+
+/// The same for a role that must know something of its host: `watch` gives who sees to it, and may say what SIGHUP is
+/// to do.
+pub(crate) fn serve_knowing<R: Runtime, W: Watching>(
     machine: impl Machine,
     options: Options,
     out: Out,
@@ -105,6 +139,10 @@ pub(crate) fn serve_knowing<R: Runtime, W>(
         Notice::Reply(SHUTDOWN, Reply::Stopped) => ControlFlow::Break(()),
         Notice::Event(Event::Log { level, text }) => {
             out.log(level.into(), &text);
+            ControlFlow::Continue(())
+        }
+        Notice::Event(Event::LookForCaches(on)) => {
+            watching.look_for_caches(on);
             ControlFlow::Continue(())
         }
         Notice::Reply(..) | Notice::Event(_) => ControlFlow::Continue(()),

@@ -10,7 +10,7 @@ use crate::Handle;
 use crate::facts::{Places, gather};
 use crate::host::words;
 use crate::watch::Watch;
-use dovetail_core::api::LogLevel;
+use dovetail_core::api::{LogLevel, ToldLine};
 use dovetail_core::command::Command;
 use dovetail_core::failure::Failure;
 use dovetail_core::ids::CallId;
@@ -138,17 +138,35 @@ pub(crate) fn read(path: &Path) -> Result<Option<Source>, Problem> {
 /// # Errors
 /// If an option makes no sense: whoever typed it can mend it at once.
 pub(crate) fn load(said: &Said, options: &[String]) -> Result<(Layers, Vec<Problem>), Failure> {
+    load_for(None, said, options)
+}
+
+/// The same as a running agent sees it, if there is one: what it alone was `told` counts, not the variables here.
+///
+/// # Errors
+/// As for [`load`].
+pub(crate) fn load_for(
+    told: Option<&[ToldLine]>,
+    said: &Said,
+    options: &[String],
+) -> Result<(Layers, Vec<Problem>), Failure> {
     let mut layers = Layers::default();
     let mut problems = Vec::new();
     for (provider, sources, unreadable) in said {
         problems.extend(unreadable.iter().cloned());
         problems.extend(layers.read(*provider, sources));
     }
-    let variables = std::env::vars_os();
-    // A setting is text; what is not, is none.
-    let variables = variables
-        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
-    problems.extend(layers.read_environment(variables));
+    match told {
+        Some(told) => problems.extend(told.iter().filter_map(|line| line.tell(&mut layers).err())),
+        None => {
+            let variables = std::env::vars_os();
+            // A setting is text; what is not, is none.
+            let variables = variables.filter_map(|(name, text)| {
+                Some((name.into_string().ok()?, text.into_string().ok()?))
+            });
+            problems.extend(layers.read_environment(variables));
+        }
+    }
     for option in options {
         layers.assign(option)?;
     }

@@ -148,8 +148,9 @@ mod tests {
                 mode: "http-only".into(),
                 mode_set: "download_mode = lan (built in)".into(),
                 restrictions: vec!["no peers while the VPN wg0 is up".into()],
-                caches: vec!["cache:8081".into()],
+                caches: vec!["http://cache:8081".into()],
                 internet_upload_bytes: 0,
+                told: vec![],
             },
         };
         assert_eq!(
@@ -157,7 +158,7 @@ mod tests {
             "coordinator http://c:7681 answers\n\
              mode http-only: download_mode = lan (built in)\n  \
              no peers while the VPN wg0 is up\n\
-             cache servers: cache:8081\n\
+             cache servers: http://cache:8081\n\
              1 download\n  /srv/a.iso: 1 KiB of 2 KiB, 0 B/s\n\
              no files offered\n\
              2 peers connected\n  \
