@@ -10,8 +10,10 @@ use dovetail_core::machine::{
     DiskDone, DiskError, DiskErrorKind, DiskOp, Effects, Input, Listener, Lost, OpenHow,
 };
 use dovetail_std::{Options, Runtime, channel};
+use rustix::fs::Advice;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 /// Contract 5: hash work is answered with its id.
@@ -201,11 +203,24 @@ pub fn a_file_goes_across<A: Runtime, B: Runtime>() {
 /// Contract 4: parts of a file leave in their place among other bytes, also once the file is closed and gone; one that
 /// is not there ends the stream.
 pub fn parts_of_a_file_leave_in_their_place<A: Runtime, B: Runtime>() {
+    parts_leave::<A, B>(|_| ());
+    parts_leave::<A, B>(drop_from_page_cache);
+}
+
+/// Where there is a disk, it has to be waited for.
+fn drop_from_page_cache(path: &Path) {
+    let file = File::open(path).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+}
+
+fn parts_leave<A: Runtime, B: Runtime>(prepare: impl FnOnce(&Path)) {
     const TOTAL: u64 = 8 << 20;
     const PART: u32 = 1_000_003;
     let folder = folder("parts");
     let path = folder.join("in").to_str().unwrap().to_owned();
     std::fs::write(&path, pattern(0, TOTAL as usize)).unwrap();
+    prepare(path.as_ref());
     let (mut sent, mut client, mut is_open) = (0, None, false);
     let file = Effects::default().file();
     let on = move |fx: &mut Effects, input| {
