@@ -120,6 +120,8 @@ pub enum Event {
     /// Look for cache servers on the local networks by DNS-SD from now on, or look no longer. Until it is said, nobody
     /// looks; what is found comes as [`crate::host::HostFacts::found_caches`].
     LookForCaches(bool),
+    /// The shelf is in this folder from now on: [`crate::host::HostFacts::disk`] is to be the disk it is on.
+    ShelfMoved(String),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -18,6 +18,7 @@ use dovetail_core::host::{DiskSpace, HostFacts};
 use dovetail_core::limits::SLOT_TURN;
 use dovetail_core::machine::Listener;
 use dovetail_core::origin::{Origin, OriginConfig};
+use dovetail_core::settings::{Provider, Source};
 use dovetail_core::sim::{Call, DiskSpec, HostId, HostSpec, Kill, PowerCut, World};
 
 const S: Duration = Duration::from_secs(1);
@@ -393,17 +394,39 @@ fn trouble_with_the_shelf_is_said_and_is_not_the_downloads() {
 
 #[test]
 fn another_folder_is_used_from_then_on() {
-    let mut scene = Scene::new(1, 6 * MIB, &[("modify_cache_drive", "/big")]);
+    let mut scene = Scene::new(2, 6 * MIB, &[("modify_cache_drive", "/big")]);
     let device = scene.device(1, DiskSpec::default());
+    let kept = |world: &mut World, folder: &str| {
+        let paths = world.disk(device).paths();
+        paths.filter(|path| path.starts_with(folder)).count()
+    };
     scene.get(device, 0);
     scene.world.run_for(S);
-    let disk = scene.world.disk(device);
-    assert_eq!(
-        disk.paths()
-            .filter(|path| path.starts_with("/big/"))
-            .count(),
-        2
-    );
+    assert_eq!(kept(&mut scene.world, "/big/"), 2);
+
+    let source = Source {
+        place: "settings".into(),
+        text: "[locked]\nmodify_cache_drive = \"/bigger\"\n".into(),
+    };
+    let (provider, sources) = (Provider::File, vec![source]);
+    let configure = Command::Configure { provider, sources };
+    scene.world.command(device, configure);
+    scene.world.run_for(S);
+    // Whoever looks at the disk has to know which.
+    let moves: Vec<&str> = scene
+        .world
+        .events(device)
+        .iter()
+        .filter_map(|event| match event {
+            Event::ShelfMoved(folder) => Some(folder.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(moves, ["/big", "/bigger"]);
+    scene.get(device, 1);
+    scene.world.run_for(S);
+    assert_eq!(kept(&mut scene.world, "/bigger/"), 2);
+    assert_eq!(kept(&mut scene.world, "/big/"), 2);
 }
 
 #[test]

@@ -213,6 +213,24 @@ fn told(facts: &Receiver<HostFacts>, what: &str, wanted: impl Fn(&HostFacts) -> 
 }
 
 #[test]
+fn the_disk_is_the_one_with_the_shelf() {
+    let disk = |facts: &HostFacts| facts.disk.map(|disk| disk.total_bytes);
+    let of = |folder: &str| disk(&gather(&Places::system(folder)));
+    let (sender, facts) = channel();
+    let watch = Watch::start(Places::system("/"), move |facts| drop(sender.send(facts)));
+    let first = facts.try_recv().expect("told before it returns");
+    assert_eq!(disk(&first), of("/"));
+    if of("/dev/shm") == of("/") {
+        return println!("not here: two disks");
+    }
+    // A folder that is not there yet will be on the disk of what it is in.
+    watch.move_shelf("/dev/shm/not-yet/shelf".into());
+    told(&facts, "another disk", |facts| {
+        disk(facts) == of("/dev/shm")
+    });
+}
+
+#[test]
 fn changes_of_the_network_are_told_at_once() {
     if !within("changes_of_the_network_are_told_at_once") {
         return;

@@ -10,7 +10,7 @@
 
 use super::swarm::Swarm;
 use super::{Agent, SHELF};
-use crate::command::{Level, Reply, Report, ShareRequest};
+use crate::command::{Event, Level, Reply, Report, ShareRequest};
 use crate::content::{InfoHash, Metainfo};
 use crate::failure::{Failure, FailureKind};
 use crate::ids::{CallId, JobId, OpId};
@@ -181,6 +181,7 @@ impl Agent {
             .copied()
             .collect();
         owners.into_iter().for_each(|owner| self.dismiss(owner));
+        self.fx.notify(Event::ShelfMoved(dir.clone()));
         let lingering = self.keeper.take().map(|old| old.lingering);
         self.keeper = Some(Keeper {
             lingering: lingering.unwrap_or_default(),

@@ -290,7 +290,7 @@ impl Line {
                 level: (*level).into(),
                 text: text.clone(),
             },
-            Event::LookForCaches(_) => return None,
+            Event::LookForCaches(_) | Event::ShelfMoved(_) => return None,
         })
     }
 

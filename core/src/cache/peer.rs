@@ -162,9 +162,9 @@ impl CachePeer {
         }
     }
 
-    /// The first of the two to stop says nothing. Who only lends has no use for cache servers.
+    /// The first of the two to stop says nothing. Who only lends has no use for cache servers, and keeps nothing.
     fn let_out(&mut self, output: Output) -> Option<Output> {
-        if let Output::Notify(Event::LookForCaches(_)) = output {
+        if let Output::Notify(Event::LookForCaches(_) | Event::ShelfMoved(_)) = output {
             return None;
         }
         if let Output::Reply {

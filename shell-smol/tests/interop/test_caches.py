@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
+import time
 
 import lab
 from certs import Authority
@@ -142,6 +145,53 @@ def test_our_cache_killed_back_and_warm_without_an_origin():
     assert part == curl("-r", "1000000-1999999", "-H", f"Host: {host}", f"http://127.0.0.1:{server.port}/file.bin")
     health = server.health()
     assert health["bytes_saved"] > 4 * LENGTH and health["hits"] >= 4, health
+
+
+BAN_S = 15 * 60
+
+
+@lab.limit(BAN_S + 120)
+def test_four_agents_go_on_in_time_and_come_back_after_the_ban():
+    """The cache is killed under downloads of four running agents and started again; a ban takes its time."""
+    if "INTEROP_SLOW" not in os.environ:
+        raise lab.Skip("it takes a quarter of an hour; INTEROP_SLOW=1 runs it")
+    origin, url, digest = served()
+    for n in (2, 3):
+        shutil.copy(origin.root / "file.bin", origin.root / f"file{n}.bin")
+    server, delay_s = Ours(origin), 5
+    late = f"delay_cache_server_fallback_foreground={delay_s}s"
+    homes = [f"device{n}" for n in range(4)]
+    agents = [lab.start("agent", *asks(server, late), home=home) for home in homes]
+
+    def all_get(name, *more):
+        outs = [folder(home) / name for home in homes]
+        where = url.replace("file.bin", name)
+        downloads = [Process("get", where, "--sha256", digest, "-o", out, *more, home=home) for home, out in zip(homes, outs)]
+        return outs, downloads
+
+    def all_got(outs, downloads):
+        for out, download in zip(outs, downloads):
+            assert download.end() == 0, download.error()
+            same(out, digest)
+            yield download.last("got")["received"]
+
+    outs, downloads = all_get("file.bin", "--limit", "2MB/s")
+    for download in downloads:
+        download.wait_for("progress", where=lambda line: line["received"]["cache"] >= MIB)
+    server.kill()
+    for download in downloads:
+        download.wait_for("progress", seconds=delay_s + 1, where=lambda line: line["received"]["origin"] > 0)
+    banned = time.monotonic()
+    server.start()
+    for got in all_got(outs, downloads):
+        assert got["cache"] >= MIB and got["cache"] + got["origin"] == LENGTH, got
+    for got in all_got(*all_get("file2.bin")):
+        assert (got["cache"], got["origin"]) == (0, LENGTH), f"asked before the end of its ban: {got}"
+    time.sleep(banned + BAN_S + 5 - time.monotonic())
+    for got in all_got(*all_get("file3.bin")):
+        assert (got["cache"], got["origin"]) == (LENGTH, 0), f"not asked after its ban: {got}"
+    for agent in agents:
+        assert agent.child.poll() is None, agent.error()
 
 
 def test_an_origin_over_https():

@@ -84,15 +84,19 @@ pub(crate) fn serve<R: Runtime>(
 
 /// Whoever sees to what a role must know of its host, as long as it lives.
 pub(crate) trait Watching {
-    /// The role wants to know of cache servers on the local networks, or no longer.
-    fn look_for_caches(&self, _on: bool) {}
+    /// The role wants to know something else from now on.
+    fn heed(&self, _event: &Event) {}
 }
 
 impl Watching for () {}
 
 impl Watching for facts::Watch {
-    fn look_for_caches(&self, on: bool) {
-        self.browse(on);
+    fn heed(&self, event: &Event) {
+        match event {
+            Event::LookForCaches(on) => self.browse(*on),
+            Event::ShelfMoved(folder) => self.move_shelf(folder.into()),
+            _ => {}
+        }
     }
 }
 
@@ -100,17 +104,17 @@ impl Watching for facts::Watch {
 impl Watching for Watch {}
 
 impl<W: Watching> Watching for Option<W> {
-    fn look_for_caches(&self, on: bool) {
+    fn heed(&self, event: &Event) {
         if let Some(watching) = self {
-            watching.look_for_caches(on);
+            watching.heed(event);
         }
     }
 }
 
 impl<A: Watching, B: Watching> Watching for (A, B) {
-    fn look_for_caches(&self, on: bool) {
-        self.0.look_for_caches(on);
-        self.1.look_for_caches(on);
+    fn heed(&self, event: &Event) {
+        self.0.heed(event);
+        self.1.heed(event);
     }
 }
 
@@ -141,11 +145,11 @@ pub(crate) fn serve_knowing<R: Runtime, W: Watching>(
             out.log(level.into(), &text);
             ControlFlow::Continue(())
         }
-        Notice::Event(Event::LookForCaches(on)) => {
-            watching.look_for_caches(on);
+        Notice::Event(event) => {
+            watching.heed(&event);
             ControlFlow::Continue(())
         }
-        Notice::Reply(..) | Notice::Event(_) => ControlFlow::Continue(()),
+        Notice::Reply(..) => ControlFlow::Continue(()),
     })?;
     drop(watching);
     out.line(&Line::Stopped);

@@ -19,6 +19,7 @@ use rustix::fd::OwnedFd;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -50,12 +51,14 @@ struct Shared {
 struct State {
     is_over: bool,
     found_caches: Vec<String>,
+    /// Where the shelf has moved to.
+    shelf: Option<PathBuf>,
 }
 
 impl Watch {
     /// Tells the facts once before it returns, then whenever they have changed. Where no thread can be had, the
     /// first facts stand.
-    pub fn start(places: Places, mut tell: impl FnMut(HostFacts) + Send + 'static) -> Self {
+    pub fn start(mut places: Places, mut tell: impl FnMut(HostFacts) + Send + 'static) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok(),
@@ -70,6 +73,7 @@ impl Watch {
         let watching = thread.spawn(move || {
             let mut known = first;
             while watched.wait(news.as_ref(), LOOK) {
+                places.shelf = watched.lock().shelf.take().unwrap_or(places.shelf);
                 seen.refresh(&places);
                 let facts = seen.facts(&places, &watched);
                 if facts != known {
@@ -83,6 +87,11 @@ impl Watch {
             shared,
             browser: Mutex::default(),
         }
+    }
+
+    /// The disk that counts is the one with this folder from now on.
+    pub fn move_shelf(&self, folder: PathBuf) {
+        self.shared.change(|state| state.shelf = Some(folder));
     }
 
     /// Look for cache servers on the local networks by DNS-SD, or stop looking and forget what was found. Not done
