@@ -13,7 +13,6 @@ use crate::machine::Effects;
 use crate::time::Now;
 use ::http::header;
 use ::http::{Method, StatusCode};
-use alloc::string::String;
 use bytes::Bytes;
 use core::ops::Range;
 
@@ -216,26 +215,25 @@ impl Visitor {
 
 /// Status, and what part of the object goes with it (RFC 9110 §13.2.2).
 fn choose(request: &IncomingRequest, object: &Object) -> (StatusCode, Range<u64>) {
-    let field = |value: Option<&String>| value.cloned().unwrap_or_default();
     let validator = object.validator.as_ref();
-    let etag = field(validator.and_then(|validator| validator.etag.as_ref()));
-    let date = field(validator.and_then(|validator| validator.last_modified.as_ref()));
+    let etag = validator.and_then(|validator| validator.etag.as_deref());
+    let date = validator.and_then(|validator| validator.last_modified.as_deref());
+    let (etag, date) = (etag.unwrap_or_default(), date.unwrap_or_default());
     let unmodified = match request.header(header::IF_NONE_MATCH) {
-        Some(tags) => !etag.is_empty() && if_none_match_hits(tags, &etag),
+        Some(tags) => !etag.is_empty() && if_none_match_hits(tags, etag),
         None => request
             .header(header::IF_MODIFIED_SINCE)
             .and_then(parse_http_date)
-            .zip(parse_http_date(&date))
-            .is_some_and(|(since_s, modified_s)| modified_s <= since_s),
+            .is_some_and(|since_s| parse_http_date(date).is_some_and(|at_s| at_s <= since_s)),
     };
     if unmodified {
         return (StatusCode::NOT_MODIFIED, 0..0);
     }
     // Nothing that begins with W/ equals what If-Range may name.
-    let strong = if etag.starts_with("W/") { "" } else { &etag };
+    let strong = if etag.starts_with("W/") { "" } else { etag };
     let holds = request
         .header(header::IF_RANGE)
-        .is_none_or(|field| !field.is_empty() && if_range_holds(field, strong, &date));
+        .is_none_or(|field| !field.is_empty() && if_range_holds(field, strong, date));
     let asked = request
         .header(header::RANGE)
         .filter(|_| holds && request.method == Method::GET)

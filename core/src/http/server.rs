@@ -30,6 +30,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use bytes::{Bytes, BytesMut};
+use core::fmt::Write as _;
 use ureq_proto::parser::try_parse_request;
 
 /// One accepted connection.
@@ -459,9 +460,14 @@ impl ServerConnection {
         http10: bool,
     ) -> String {
         let reason = answer.status.canonical_reason().unwrap_or("Unknown");
-        let mut head = format!("HTTP/1.1 {} {reason}\r\n", answer.status.as_u16());
+        let mut head = String::with_capacity(HEAD_USUAL_LEN);
+        _ = write!(head, "HTTP/1.1 {} {reason}\r\n", answer.status.as_u16());
         let unix_s = now.wall.unix_us.div_euclid(1_000_000);
-        let mut field = |name: &str, value: &str| head.push_str(&format!("{name}: {value}\r\n"));
+        let mut field = |name: &str, value: &str| {
+            for part in [name, ": ", value, "\r\n"] {
+                head.push_str(part);
+            }
+        };
         field("date", &format_http_date(unix_s));
         for (name, value) in &answer.headers {
             if let Ok(value) = value.to_str() {
@@ -487,6 +493,9 @@ impl ServerConnection {
         fx.send(self.stream, bytes);
     }
 }
+
+/// A head of ours is hardly ever longer.
+const HEAD_USUAL_LEN: usize = 512;
 
 /// A status and a line of text for a request that is malformed.
 struct Refusal(StatusCode, &'static str);
