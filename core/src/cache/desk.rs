@@ -1,17 +1,20 @@
 //! What a request is about, and who answers it.
 
-use super::object::Object;
+use super::object::{Object, SLICE};
 use super::orders::Id;
 use super::passing::pass_on;
-use super::probe::{Finding, Found, Probe, Said};
+use super::probe::{FIRST_BYTE, Finding, Found, Probe, Said};
 use super::report::{health_json, metrics_text};
 use super::store::Store;
 use super::visitor::{Mark, Transfer};
 use super::{Cache, X_CACHE};
 use crate::command::Level;
+use crate::http::range::Asked;
 use crate::http::{Answer, AnswerBody, IncomingRequest, Url, origin_url};
 use crate::ids::StreamId;
-use crate::limits::{CACHE_HOPS_MAX, CACHE_ORIGIN_REST, CACHE_PROBES_MAX, GRANT_PER_STREAM};
+use crate::limits::{
+    CACHE_HOPS_MAX, CACHE_ORIGIN_REST, CACHE_PROBES_MAX, CACHE_RUN_SLICES, GRANT_PER_STREAM,
+};
 use crate::machine::Input;
 use ::http::header;
 use ::http::{Method, StatusCode};
@@ -20,6 +23,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::ops::Range;
 
 /// Addresses of the cache itself.
 const OWN: &str = "/.dovetail/";
@@ -105,6 +109,7 @@ impl Cache {
     pub(super) fn attach(&mut self, stream: StreamId, transfer: Transfer) {
         let url = transfer.url.clone();
         let hops = via_of(&transfer.request);
+        let wanted = wanted_first(&transfer.request);
         let Some(visitor) = self.visitors.get_mut(&stream) else {
             return;
         };
@@ -138,6 +143,11 @@ impl Cache {
                 self.now,
                 id,
                 url,
+                if validator.is_none() {
+                    wanted
+                } else {
+                    FIRST_BYTE
+                },
                 validator,
                 via,
                 &self.reach,
@@ -244,14 +254,20 @@ impl Cache {
     fn keep_connection(&mut self, mut probe: Probe, object: Option<Id>) {
         let object = object.and_then(|id| self.store.objects.get_mut(&id));
         match object.filter(|object| object.fill.takes_connection()) {
-            Some(object) if probe.is_idle() => {
-                self.orders.fx.owner = object.id;
-                let (_, mut connection) = probe.into_parts();
-                self.orders.fx.adopt(connection.stream());
-                connection.widen(GRANT_PER_STREAM, &mut self.orders.fx);
-                object.fill.spare = Some(connection);
+            Some(object) => {
+                let fx = &mut self.orders.fx;
+                let Some(mut spare) = probe.into_spare(fx) else {
+                    return;
+                };
+                let connection = spare.connection();
+                if !connection.is_gone() {
+                    fx.owner = object.id;
+                    fx.adopt(connection.stream());
+                    connection.widen(GRANT_PER_STREAM, fx);
+                }
+                object.fill.spare = Some(spare);
             }
-            _ => probe.close(&mut self.orders.fx),
+            None => probe.close(&mut self.orders.fx),
         }
     }
 
@@ -272,7 +288,7 @@ impl Cache {
             return;
         };
         object.used_unix_us = self.now.wall.unix_us;
-        let mark = |range: &core::ops::Range<u64>| match object.holds(range) {
+        let mark = |range: &Range<u64>| match object.holds(range) {
             _ if stale => Mark::Stale,
             true => Mark::Hit,
             false => Mark::Miss,
@@ -312,6 +328,27 @@ pub(super) fn refusal(text: String) -> Answer {
 
 pub(super) fn bad_gateway(text: String) -> Answer {
     Answer::text(StatusCode::BAD_GATEWAY, text).with(X_CACHE, "MISS")
+}
+
+/// What a client needs first of a file of which nothing is known yet: whole slices, as many as are asked for at once.
+fn wanted_first(request: &IncomingRequest) -> Range<u64> {
+    const RUN: u64 = CACHE_RUN_SLICES as u64 * SLICE;
+    if request.method == Method::HEAD {
+        return FIRST_BYTE;
+    }
+    let part = match request.header(header::RANGE) {
+        None => 0..u64::MAX,
+        Some(field) => match Asked::of(field, u64::MAX) {
+            Asked::Whole => 0..u64::MAX,
+            // Counted from an end that is not known.
+            Asked::Part(part) if part.start > u64::MAX / 2 => return FIRST_BYTE,
+            Asked::Part(part) => part,
+            Asked::Unsatisfiable => return FIRST_BYTE,
+        },
+    };
+    let start = part.start / SLICE * SLICE;
+    let slices = (part.end - start).div_ceil(SLICE).min(RUN / SLICE);
+    start..start + slices * SLICE
 }
 
 /// Through whom the request has come (RFC 9110 §7.6.3).

@@ -5,7 +5,7 @@
 use super::object::{Object, SLICE, slice_of, start_of};
 use super::orders::Orders;
 use super::probe::Reach;
-use crate::http::{Connection, Known, Lane, Tiers, WebConfig, WebEvent, WebSource};
+use crate::http::{BegunAnswer, Connection, Known, Lane, Tiers, WebConfig, WebEvent, WebSource};
 use crate::ids::StreamId;
 use crate::limits::{CACHE_RUN_SLICES, WEB_CONNECTIONS_MAX};
 use crate::machine::{Effects, Input};
@@ -20,14 +20,23 @@ use core::ops::Range;
 #[derive(Debug, Default)]
 pub(super) struct Fill {
     web: Option<WebSource>,
-    /// An open connection, for a fetch that begins now.
-    pub spare: Option<Connection>,
+    /// For a fetch that begins now.
+    pub spare: Option<Spare>,
     /// What each lane was asked for, and how much of it waits to be consumed.
     lanes: BTreeMap<Lane, Run>,
     held: BTreeMap<Lane, usize>,
     /// After it came to nothing.
     rest_until: Mono,
     events: Vec<WebEvent>,
+}
+
+/// What the probe has left over.
+#[derive(Debug)]
+pub(super) enum Spare {
+    /// A connection on which something can be asked.
+    Idle(Connection),
+    /// An answer that has begun.
+    Answer(BegunAnswer),
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +71,7 @@ impl Fill {
     /// Nothing is fetched after all.
     pub(super) fn close_spare(&mut self, fx: &mut Effects) {
         if let Some(mut spare) = self.spare.take() {
-            spare.close(fx);
+            spare.connection().close(fx);
         }
     }
 
@@ -80,6 +89,15 @@ impl Fill {
 
     pub(super) fn rests(&self, now: Mono) -> bool {
         now < self.rest_until
+    }
+}
+
+impl Spare {
+    pub(super) const fn connection(&mut self) -> &mut Connection {
+        match self {
+            Self::Idle(connection) => connection,
+            Self::Answer(answer) => &mut answer.connection,
+        }
     }
 }
 
@@ -200,6 +218,7 @@ impl Object {
             };
             let url = self.url.clone();
             let spare = self.fill.spare.take();
+            let spare = spare.and_then(|spare| self.fitting(spare, run.start, orders));
             let web = self.fill.web.get_or_insert_with(|| {
                 let config = WebConfig {
                     urls: alloc::vec![url],
@@ -211,9 +230,20 @@ impl Object {
                 };
                 let mut web = WebSource::new(config, rng.fork());
                 web.set_gate(reach.gate.clone());
-                web.adopt(spare);
                 web
             });
+            match spare {
+                Some(Spare::Idle(connection)) => web.adopt(connection),
+                Some(Spare::Answer(answer)) => {
+                    let end = answer.end.min(self.length);
+                    let slices = run.start..slice_of(end.saturating_sub(1)) + 1;
+                    let (fx, events) = (&mut orders.fx, &mut self.fill.events);
+                    let lane = web.take_over(now, answer, fx, events);
+                    self.fill.lanes.insert(lane, Run { slices });
+                    continue;
+                }
+                None => {}
+            }
             let Some(lane) = web.idle_lane(now).map(|idle| idle.lane) else {
                 return false;
             };
@@ -223,6 +253,19 @@ impl Object {
             self.fill.lanes.insert(lane, Run { slices: run });
             web.fetch(now, lane, start, end, &mut orders.fx, &mut self.fill.events);
         }
+    }
+
+    /// An answer that has begun is of use if it brings what is needed first; else it is closed.
+    fn fitting(&self, mut spare: Spare, first: u32, orders: &mut Orders) -> Option<Spare> {
+        if let Spare::Answer(answer) = &spare {
+            let is_all = answer.start == 0 && answer.end >= self.length;
+            let begins = answer.start == start_of(first);
+            if !begins || self.is_unproved() && !is_all {
+                spare.connection().close(&mut orders.fx);
+                return None;
+            }
+        }
+        Some(spare)
     }
 
     /// The run of slices to be asked for next, and whether somebody waits for it now.

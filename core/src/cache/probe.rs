@@ -1,13 +1,15 @@
 //! One question to an origin: is there such a file, how long is it, is it still the one we have?
 //!
-//! Asks for the first byte, which tells length, validators and whether ranges work, and is answered by servers that
-//! mind `HEAD`. Follows redirects as far as the gate permits. One probe for any number of clients that wait.
+//! Asks for a range, which tells length, validators and whether ranges work, and is answered by servers that mind `HEAD`: for
+//! the bytes that are wanted first, so that the answer is the beginning of the fetch, or for one byte if perhaps none is
+//! wanted. Follows redirects as far as the gate permits. One probe for any number of clients that wait.
 
+use super::fill::Spare;
 use super::orders::Id;
-use crate::http::range::{ContentRange, number};
+use crate::http::range::{ContentRange, number, range_field};
 use crate::http::{
-    ClientEvent, ClientRequest, Connection, Framing, Gate, Opening, Proxies, ResponseHead, Route,
-    Url, Validator, redirect,
+    BegunAnswer, ClientEvent, ClientRequest, Connection, Framing, Gate, Opening, Proxies,
+    ResponseHead, Route, Url, Validator, redirect,
 };
 use crate::ids::StreamId;
 use crate::limits::{CACHE_ANSWER_MAX, CONNECT_TIMEOUT, HTTP_HEAD_MAX};
@@ -21,6 +23,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use core::net::IpAddr;
+use core::ops::Range;
 
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -30,6 +33,7 @@ pub(super) struct Probe {
     at: Url,
     redirects: u8,
     connection: Connection,
+    asks: Range<u64>,
     /// Of the version we have.
     known: Option<Validator>,
     /// Through whom the request came, and we.
@@ -38,7 +42,12 @@ pub(super) struct Probe {
     reading: Option<Box<Said>>,
     /// What is told once the one byte that was asked for is there.
     found: Option<Finding>,
+    /// The answer that has told what the file is, from its head on.
+    begun: Vec<ClientEvent>,
 }
+
+/// Asked for where perhaps nothing more is wanted.
+pub(super) const FIRST_BYTE: Range<u64> = 0..1;
 
 /// What a probe needs from the role.
 #[derive(Clone, Debug)]
@@ -95,6 +104,7 @@ impl Probe {
         now: Now,
         id: Id,
         url: Url,
+        asks: Range<u64>,
         known: Option<Validator>,
         via: String,
         reach: &Reach,
@@ -102,7 +112,8 @@ impl Probe {
     ) -> Self {
         fx.owner = id;
         Self {
-            connection: ask(now, &url, known.as_ref(), &via, reach, fx),
+            connection: ask(now, &url, &asks, known.as_ref(), &via, reach, fx),
+            asks,
             at: url.clone(),
             url,
             waiters: Vec::new(),
@@ -112,6 +123,7 @@ impl Probe {
             via,
             reading: None,
             found: None,
+            begun: Vec::new(),
         }
     }
 
@@ -145,10 +157,19 @@ impl Probe {
             }
             _ => self.connection.on_input(now, input, fx, &mut events),
         }
-        for event in events {
+        let mut events = events.into_iter();
+        while let Some(event) = events.next() {
             match event {
                 ClientEvent::Head(head) => {
                     found = self.on_head(now, &head, reach, fx);
+                    if matches!(found, Some(Finding::File(_))) && self.asks != FIRST_BYTE {
+                        if head.status == StatusCode::OK {
+                            self.asks.end = u64::MAX;
+                        }
+                        self.begun.push(ClientEvent::Head(head));
+                        self.begun.extend(events);
+                        return found;
+                    }
                     is_short = head.framing == Framing::Length(1);
                     if found.is_none() && self.reading.is_none() {
                         // What else came belongs to the answer that led elsewhere.
@@ -219,9 +240,22 @@ impl Probe {
         (self.at, self.connection)
     }
 
-    /// Something else can be asked on its connection.
-    pub(super) const fn is_idle(&self) -> bool {
-        self.connection.is_idle()
+    /// What is left for the fetch of what it has found, if that can go on there.
+    pub(super) fn into_spare(mut self, fx: &mut Effects) -> Option<Spare> {
+        if !self.begun.is_empty() {
+            return Some(Spare::Answer(BegunAnswer {
+                connection: self.connection,
+                asked: self.at,
+                start: self.asks.start,
+                end: self.asks.end,
+                events: self.begun,
+            }));
+        }
+        if self.connection.is_idle() {
+            return Some(Spare::Idle(self.connection));
+        }
+        self.connection.close(fx);
+        None
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
@@ -230,6 +264,14 @@ impl Probe {
 
     pub(super) fn close(&mut self, fx: &mut Effects) {
         self.connection.close(fx);
+    }
+
+    /// Over a new connection.
+    fn ask(&mut self, now: Now, reach: &Reach, fx: &mut Effects) {
+        self.connection.close(fx);
+        fx.owner = self.id;
+        let (at, known) = (&self.at, self.known.as_ref());
+        self.connection = ask(now, at, &self.asks, known, &self.via, reach, fx);
     }
 
     /// The body belongs to it.
@@ -262,10 +304,8 @@ impl Probe {
             }
             Ok(Some(to)) => {
                 self.redirects += 1;
-                self.connection.close(fx);
-                fx.owner = self.id;
-                self.connection = ask(now, &to.url, self.known.as_ref(), &self.via, reach, fx);
                 self.at = to.url;
+                self.ask(now, reach, fx);
                 return None;
             }
             Ok(None) => {}
@@ -285,13 +325,19 @@ impl Probe {
                 Framing::Chunked | Framing::UntilClose => (None, false),
             },
             StatusCode::PARTIAL_CONTENT => match content_range(&head.headers) {
-                Some(ContentRange::Part {
-                    start: 0, total, ..
-                }) => (total, true),
+                Some(ContentRange::Part { start, total, .. }) if start == self.asks.start => {
+                    (total, true)
+                }
                 _ => (None, false),
             },
             StatusCode::RANGE_NOT_SATISFIABLE => match content_range(&head.headers) {
                 Some(ContentRange::Unsatisfied { total: 0 }) => (Some(0), true),
+                _ if self.asks != FIRST_BYTE => {
+                    // The file may well be there, and end before what the client wants.
+                    self.asks = FIRST_BYTE;
+                    self.ask(now, reach, fx);
+                    return None;
+                }
                 _ => return self.read_on(head),
             },
             _ => return self.read_on(head),
@@ -353,12 +399,14 @@ impl Freshness {
 fn ask(
     now: Now,
     url: &Url,
+    asks: &Range<u64>,
     known: Option<&Validator>,
     via: &str,
     reach: &Reach,
     fx: &mut Effects,
 ) -> Connection {
-    let mut request = plain_request(url, via).with(header::RANGE, "bytes=0-0");
+    let mut request =
+        plain_request(url, via).with(header::RANGE, &range_field(asks.start, Some(asks.end)));
     if let Some(known) = known {
         if let Some(etag) = &known.etag {
             request = request.with(header::IF_NONE_MATCH, etag);

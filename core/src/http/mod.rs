@@ -3,6 +3,7 @@
 mod allow;
 mod answer;
 mod bans;
+mod begun;
 mod body;
 mod cache_host;
 mod call;
@@ -24,6 +25,7 @@ mod web_source;
 pub use allow::{Gate, HostPattern, HostPatternError};
 pub use answer::{Answer, AnswerBody, IncomingRequest};
 pub use bans::{Ban, Bans};
+pub use begun::BegunAnswer;
 pub use body::{BodyError, BodyReader, Framing};
 pub use cache_host::{CacheHost, OriginAsked, cache_url, origin_url};
 pub use call::{Call, CallError, CallOutcome, CallRequest, Response};

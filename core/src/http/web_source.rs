@@ -173,6 +173,36 @@ pub(super) struct Fetch {
     pub(super) delivered: u64,
 }
 
+impl Fetch {
+    pub(super) const fn new(start: u64, end: Option<u64>, target: usize, asked: Url) -> Self {
+        Self {
+            end,
+            next: start,
+            at: start,
+            answer_end: None,
+            target,
+            asked,
+            ranged: false,
+            with_if_range: false,
+            redirects: 0,
+            retried: false,
+            re_resolved: false,
+            streaming: false,
+            again: false,
+            delivered: 0,
+        }
+    }
+}
+
+impl LaneState {
+    /// Fetch this, which was asked for on that connection.
+    pub(super) fn begin(&mut self, connection: Connection, fetch: Fetch) {
+        self.last_target = Some(fetch.target);
+        self.connection = Some(connection);
+        self.fetch = Some(fetch);
+    }
+}
+
 impl WebSource {
     pub fn new(config: WebConfig, rng: Rng) -> Self {
         let max = config.max_connections.max(1);
@@ -205,9 +235,9 @@ impl WebSource {
     }
 
     /// A connection that is open and idle, for the first lane.
-    pub fn adopt(&mut self, connection: Option<Connection>) {
+    pub fn adopt(&mut self, connection: Connection) {
         if let Some(lane) = self.lanes.first_mut() {
-            lane.connection = connection;
+            lane.connection = Some(connection);
         }
     }
 
@@ -316,20 +346,8 @@ impl WebSource {
         };
         state.last_target = Some(target);
         state.fetch = Some(Fetch {
-            end,
-            next: start,
-            at: start,
-            answer_end: None,
-            target,
-            asked,
-            ranged: false,
-            with_if_range: false,
-            redirects: 0,
-            retried: false,
-            re_resolved: false,
-            streaming: false,
             again: state.drain.is_some(),
-            delivered: 0,
+            ..Fetch::new(start, end, target, asked)
         });
         if state.rate.bytes_per_s(now.mono) == 0 {
             // The silence before this fetch does not count.
@@ -522,7 +540,7 @@ impl WebSource {
     }
 
     /// Translate a connection's events until none is left, or the lane has another connection.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         now: Now,
         index: usize,
