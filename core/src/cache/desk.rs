@@ -3,7 +3,7 @@
 use super::object::{Object, SLICE};
 use super::orders::Id;
 use super::passing::pass_on;
-use super::probe::{FIRST_BYTE, Finding, Found, Probe, Said};
+use super::probe::{FIRST_BYTE, Finding, Found, Probe, Question, Said};
 use super::report::{health_json, metrics_text};
 use super::store::Store;
 use super::visitor::{Mark, Transfer};
@@ -124,7 +124,11 @@ impl Cache {
             }
         }
         let validator = object.and_then(|object| object.validator.clone());
-        if let Some(probe) = self.probes.values_mut().find(|probe| probe.url == url) {
+        if let Some(probe) = self
+            .probes
+            .values_mut()
+            .find(|probe| probe.question.url == url)
+        {
             probe.waiters.push(stream);
         } else if self.probes.len() >= CACHE_PROBES_MAX {
             let answer = Answer::text(
@@ -139,20 +143,18 @@ impl Cache {
                 "" => format!("1.1 {}", self.reach.via),
                 hops => format!("{hops}, 1.1 {}", self.reach.via),
             };
-            let mut probe = Probe::start(
-                self.now,
-                id,
+            let question = Question {
                 url,
-                if validator.is_none() {
+                asks: if validator.is_none() {
                     wanted
                 } else {
                     FIRST_BYTE
                 },
-                validator,
+                known: validator,
                 via,
-                &self.reach,
-                &mut self.orders.fx,
-            );
+            };
+            let (reach, fx) = (&self.reach, &mut self.orders.fx);
+            let mut probe = Probe::start(self.now, id, question, reach, fx);
             probe.waiters.push(stream);
             self.probes.insert(id, probe);
         }
@@ -171,7 +173,7 @@ impl Cache {
     }
 
     fn on_finding(&mut self, mut probe: Probe, finding: Finding) {
-        let (now, url) = (self.now, &probe.url.clone());
+        let (now, url) = (self.now, &probe.question.url.clone());
         let known = self.store.find(&url.to_string());
         let object = known.and_then(|id| self.store.objects.get_mut(&id));
         let object = object.filter(|object| !object.dead);

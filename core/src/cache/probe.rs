@@ -27,23 +27,28 @@ use core::ops::Range;
 
 #[derive(Debug)]
 pub(super) struct Probe {
-    pub url: Url,
+    pub question: Question,
     pub waiters: Vec<StreamId>,
     id: Id,
     at: Url,
     redirects: u8,
     connection: Connection,
-    asks: Range<u64>,
-    /// Of the version we have.
-    known: Option<Validator>,
-    /// Through whom the request came, and we.
-    via: String,
     /// An answer that is no file, as far as it has come.
     reading: Option<Box<Said>>,
     /// What is told once the one byte that was asked for is there.
     found: Option<Finding>,
     /// The answer that has told what the file is, from its head on.
     begun: Vec<ClientEvent>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub url: Url,
+    pub asks: Range<u64>,
+    /// Of the version we have.
+    pub known: Option<Validator>,
+    /// Through whom the request came, and we.
+    pub via: String,
 }
 
 /// Asked for where perhaps nothing more is wanted.
@@ -103,24 +108,18 @@ impl Probe {
     pub(super) fn start(
         now: Now,
         id: Id,
-        url: Url,
-        asks: Range<u64>,
-        known: Option<Validator>,
-        via: String,
+        question: Question,
         reach: &Reach,
         fx: &mut Effects,
     ) -> Self {
         fx.owner = id;
         Self {
-            connection: ask(now, &url, &asks, known.as_ref(), &via, reach, fx),
-            asks,
-            at: url.clone(),
-            url,
+            connection: ask(now, &question.url, &question, reach, fx),
+            at: question.url.clone(),
+            question,
             waiters: Vec::new(),
             id,
             redirects: 0,
-            known,
-            via,
             reading: None,
             found: None,
             begun: Vec::new(),
@@ -162,9 +161,9 @@ impl Probe {
             match event {
                 ClientEvent::Head(head) => {
                     found = self.on_head(now, &head, reach, fx);
-                    if matches!(found, Some(Finding::File(_))) && self.asks != FIRST_BYTE {
+                    if matches!(found, Some(Finding::File(_))) && self.question.asks != FIRST_BYTE {
                         if head.status == StatusCode::OK {
-                            self.asks.end = u64::MAX;
+                            self.question.asks.end = u64::MAX;
                         }
                         self.begun.push(ClientEvent::Head(head));
                         self.begun.extend(events);
@@ -233,7 +232,7 @@ impl Probe {
     }
 
     pub(super) fn via(&self) -> &str {
-        &self.via
+        &self.question.via
     }
 
     pub(super) fn into_parts(self) -> (Url, Connection) {
@@ -246,8 +245,8 @@ impl Probe {
             return Some(Spare::Answer(BegunAnswer {
                 connection: self.connection,
                 asked: self.at,
-                start: self.asks.start,
-                end: self.asks.end,
+                start: self.question.asks.start,
+                end: self.question.asks.end,
                 events: self.begun,
             }));
         }
@@ -270,8 +269,7 @@ impl Probe {
     fn ask(&mut self, now: Now, reach: &Reach, fx: &mut Effects) {
         self.connection.close(fx);
         fx.owner = self.id;
-        let (at, known) = (&self.at, self.known.as_ref());
-        self.connection = ask(now, at, &self.asks, known, &self.via, reach, fx);
+        self.connection = ask(now, &self.at, &self.question, reach, fx);
     }
 
     /// The body belongs to it.
@@ -312,7 +310,7 @@ impl Probe {
         }
         let freshness = Freshness::of(&head.headers);
         let (length, ranges) = match head.status {
-            StatusCode::NOT_MODIFIED if self.known.is_some() => {
+            StatusCode::NOT_MODIFIED if self.question.known.is_some() => {
                 return Some(Finding::Same(freshness));
             }
             StatusCode::OK | StatusCode::PARTIAL_CONTENT if is_encoded(&head.headers) => {
@@ -325,16 +323,18 @@ impl Probe {
                 Framing::Chunked | Framing::UntilClose => (None, false),
             },
             StatusCode::PARTIAL_CONTENT => match content_range(&head.headers) {
-                Some(ContentRange::Part { start, total, .. }) if start == self.asks.start => {
+                Some(ContentRange::Part { start, total, .. })
+                    if start == self.question.asks.start =>
+                {
                     (total, true)
                 }
                 _ => (None, false),
             },
             StatusCode::RANGE_NOT_SATISFIABLE => match content_range(&head.headers) {
                 Some(ContentRange::Unsatisfied { total: 0 }) => (Some(0), true),
-                _ if self.asks != FIRST_BYTE => {
+                _ if self.question.asks != FIRST_BYTE => {
                     // The file may well be there, and end before what the client wants.
-                    self.asks = FIRST_BYTE;
+                    self.question.asks = FIRST_BYTE;
                     self.ask(now, reach, fx);
                     return None;
                 }
@@ -396,18 +396,11 @@ impl Freshness {
     }
 }
 
-fn ask(
-    now: Now,
-    url: &Url,
-    asks: &Range<u64>,
-    known: Option<&Validator>,
-    via: &str,
-    reach: &Reach,
-    fx: &mut Effects,
-) -> Connection {
+fn ask(now: Now, url: &Url, question: &Question, reach: &Reach, fx: &mut Effects) -> Connection {
+    let (asks, via) = (&question.asks, &question.via);
     let mut request =
         plain_request(url, via).with(header::RANGE, &range_field(asks.start, Some(asks.end)));
-    if let Some(known) = known {
+    if let Some(known) = &question.known {
         if let Some(etag) = &known.etag {
             request = request.with(header::IF_NONE_MATCH, etag);
         } else if let Some(date) = &known.last_modified {
