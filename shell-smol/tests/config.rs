@@ -392,3 +392,29 @@ fn a_coordinator_gives_its_agents_settings() {
         "download_mode = group (set by DOVETAIL_DOWNLOAD_MODE)"
     );
 }
+
+#[test]
+fn an_agent_that_is_stuck_holds_nobody_up() {
+    let folder = Folder::new();
+    let mut agent = folder.start(&["agent"]);
+    agent.until(|line| matches!(line, Line::Listening { .. }));
+    agent.signal(Signal::STOP);
+    let ended = folder.run(&["config", "get", "upload_slots"]);
+    assert_eq!(
+        ended.stderr,
+        "warning: what the agent alone was told is not shown: cannot read the agent's answer: there was none for 5 s; \
+         look whether the agent is stopped or stuck, and start it again\n"
+    );
+    assert_eq!(ended.ok(), "4\n");
+    let ended = folder.run(&["status"]);
+    assert_eq!(
+        (ended.code, &*ended.stderr),
+        (
+            Some(3),
+            "error: cannot read the agent's answer: there was none for 5 s\n  \
+             tip: look whether the agent is stopped or stuck, and start it again\n"
+        )
+    );
+    agent.signal(Signal::CONT);
+    assert!(folder.run(&["status"]).ok().contains("no downloads"));
+}

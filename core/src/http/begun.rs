@@ -1,7 +1,7 @@
 //! An answer that somebody else has asked for, and that a [`WebSource`] goes on with.
 //!
 //! Whoever asks what a file is (the cache's probe) asks for the bytes that are wanted first, and hands the answer over as
-//! soon as its head has said enough: the question costs no round trip of its own. Tests: `core/tests/cache.rs`.
+//! soon as its head has said enough: the question costs no round trip of its own. Tests: `core/tests/cache_cold.rs`.
 
 use crate::http::client::{ClientEvent, Connection};
 use crate::http::url::Url;

@@ -67,7 +67,7 @@ fn told(home: &Home, out: Out) -> Option<Vec<ToldLine>> {
         Ok(Line::Status(status)) => Some(status.policy.told),
         Ok(_) => None,
         Err(why) => {
-            let text = format!("{why}: what only the agent was told is not shown");
+            let text = format!("what the agent alone was told is not shown: {why}");
             out.log(LogLevel::Warn, &text);
             None
         }

@@ -10,6 +10,8 @@ use dovetail_core::api::{Line, STATUS_TARGET, Status};
 use dovetail_core::failure::{Failure, FailureKind};
 use dovetail_core::stats::Bytes;
 use std::fmt::Write as _;
+use std::io;
+use std::time::Duration;
 
 pub(crate) fn status(global: &Global, out: Out) -> Result<(), Failure> {
     let home = Home::new(global.home.as_deref())?;
@@ -33,13 +35,22 @@ pub(super) fn ask(home: &Home, method: &str, target: &str, body: &str) -> Result
         )
         .remedy("start one with `dovetail agent`, or name its folder with --home"));
     };
-    let mut answer = exchange::ask(stream, method, target, body).map_err(|e| garbled(words(&e)))?;
-    let text = answer
-        .line()
-        .map_err(|e| garbled(words(&e)))?
-        .unwrap_or_default();
+    let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            let why = format!("there was none for {} s", PATIENCE.as_secs());
+            garbled(why).remedy("look whether the agent is stopped or stuck, and start it again")
+        }
+        _ => garbled(words(&e)),
+    };
+    // One that is stuck shall not hold up those who ask.
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    let mut answer = exchange::ask(stream, method, target, body).map_err(failed)?;
+    let text = answer.line().map_err(failed)?.unwrap_or_default();
     Line::parse(&text).map_err(|e| garbled(e.to_string()))
 }
+
+/// An agent answers such questions at once.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn garbled(why: String) -> Failure {
     let what = "cannot read the agent's answer";
