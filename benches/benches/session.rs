@@ -139,7 +139,7 @@ impl Pair {
                 }
             }
         }
-        while let Some(upload) = self.seed.session.next_upload() {
+        while let Some(upload) = self.seed.session.next_upload(u32::MAX) {
             let from = upload.begin as usize;
             let bytes = self.piece.slice(from..from + upload.len as usize);
             let fx = &mut self.seed.fx;

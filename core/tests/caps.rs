@@ -79,18 +79,23 @@ fn device_with(values: &[(&str, &str)], seeds: usize, rtt: Duration) -> (Fleet, 
         settings: settings(&values),
         ..Fleet::config()
     };
-    let seed = fleet.world.seed_for("device");
+    let device = metered(&mut fleet, "device", config, rtt);
+    fleet.world.run_for(S);
+    (fleet, device)
+}
+
+fn metered(fleet: &mut Fleet, name: &str, config: AgentConfig, rtt: Duration) -> HostId {
+    let seed = fleet.world.seed_for(name);
     let metered = Metered {
         agent: Agent::new(config, seed).unwrap(),
         received: Vec::new(),
     };
     let link = LinkSpec::LAN.delay(rtt / 4);
-    let spec = HostSpec::at("10.9.0.1")
+    let addr = format!("10.9.0.{}", name.len());
+    let spec = HostSpec::at(&addr)
         .listen(Listener::Peers, 7680)
         .links(link, link);
-    let device = fleet.world.host("device", metered, spec);
-    fleet.world.run_for(S);
-    (fleet, device)
+    fleet.world.host(name, metered, spec)
 }
 
 fn get(world: &mut World, host: HostId, n: usize, foreground: bool) {
@@ -105,6 +110,10 @@ fn get(world: &mut World, host: HostId, n: usize, foreground: bool) {
 
 fn check(name: &str, fleet: &Fleet, device: HostId, from: Duration, to: Duration, cap: f64) {
     let received = &fleet.world.machine::<Metered>(device).received;
+    check_windows(name, received, from, to, cap);
+}
+
+fn check_windows(name: &str, received: &[(u64, u64)], from: Duration, to: Duration, cap: f64) {
     let (least, most) = windows(received, from, to);
     println!("{name}: {:.3} to {:.3} of the cap", least / cap, most / cap);
     assert!(most <= 1.05 * cap, "{name}: {most} of {cap}");
@@ -145,6 +154,47 @@ fn peers_count_towards_the_cap_of_the_class() {
         panic!("{:?}", fleet.world.reply(call));
     };
     assert!(report.received.lan > 90 * MIB, "{report:?}");
+}
+
+#[test]
+fn what_is_given_to_peers_stays_at_its_cap() {
+    for (rate, cap) in [("100KB/s", 1e5), ("300KB/s", 3e5), ("5MB/s", 5e6)] {
+        for devices in [&["a"][..], &["a", "bb", "ccc"]] {
+            let mut fleet = Fleet::new(1, 95 * MIB, 50_000_000);
+            fleet.world.without_journal();
+            let seed = fleet.agent(AgentConfig {
+                settings: settings(&[("max_upload_bandwidth", rate)]),
+                ..Fleet::config()
+            });
+            fleet.share(seed);
+            fleet.world.run_for(S * 3);
+            let hosts: Vec<HostId> = devices
+                .iter()
+                .map(|name| {
+                    // What they gave each other would not be the seed's.
+                    let config = AgentConfig {
+                        share: false,
+                        ..Fleet::config()
+                    };
+                    let host = metered(&mut fleet, name, config, Duration::from_millis(10));
+                    let request = GetRequest {
+                        require_peers: true,
+                        ..fleet.request()
+                    };
+                    fleet.world.command(host, Command::Get(request));
+                    host
+                })
+                .collect();
+            fleet.world.run_for(S * 19);
+            let devices = hosts
+                .iter()
+                .map(|host| fleet.world.machine::<Metered>(*host));
+            let received: Vec<_> = devices.flat_map(|device| device.received.clone()).collect();
+            let name = format!("{rate} to {}", hosts.len());
+            // Their clocks began with them.
+            check_windows(&name, &received, S * 2, S * 19, cap);
+        }
+    }
 }
 
 #[test]

@@ -221,7 +221,7 @@ impl Parent {
                     .claim(now, &[u32::from(piece) % PIECES], on, fx);
             }
             Op::Serve { refuse } => {
-                if let Some(upload) = self.session.next_upload() {
+                if let Some(upload) = self.session.next_upload(u32::MAX) {
                     self.serve(&upload, refuse);
                 }
             }

@@ -192,9 +192,11 @@ impl Serve {
         budget: &mut TokenBucket,
         fx: &mut Effects,
     ) -> Option<UploadRead> {
-        if self.reading_bytes >= UPLOADS_READING_MAX || budget.available(now) == 0 {
+        let available = budget.available(now);
+        if self.reading_bytes >= UPLOADS_READING_MAX || available == 0 {
             return None;
         }
+        let most = u32::try_from(available).unwrap_or(u32::MAX);
         let unsent: u64 = self
             .places
             .keys()
@@ -229,7 +231,7 @@ impl Serve {
             if session.unsent_bytes() + self.reading_for(id) >= u64::from(SEND_PER_STREAM) {
                 continue;
             }
-            while let Some(upload) = session.next_upload() {
+            while let Some(upload) = session.next_upload(most) {
                 if !have.has(upload.piece) {
                     session.refuse(now, &upload, fx);
                     continue;

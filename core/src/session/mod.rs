@@ -577,12 +577,12 @@ impl Session {
 
     // --- uploads
 
-    /// The next read for this peer, if it may have one.
-    pub fn next_upload(&mut self) -> Option<Upload> {
+    /// The next read for this peer, if it may have one: about `most` bytes, at least a block.
+    pub fn next_upload(&mut self, most: u32) -> Option<Upload> {
         if self.interest.we_choke {
             None
         } else {
-            self.uploads.pop()
+            self.uploads.pop(most)
         }
     }
 

@@ -102,7 +102,7 @@ impl Side {
     /// Read what is asked of it, and give it.
     fn upload(&mut self, now: Mono) -> u32 {
         let mut parts = 0;
-        while let Some(upload) = self.session.next_upload() {
+        while let Some(upload) = self.session.next_upload(u32::MAX) {
             parts += upload.parts.len() as u32;
             self.deliver(now, &upload);
         }
@@ -281,7 +281,7 @@ fn a_refused_request_is_released() {
     let mut pair = Pair::met().wanted();
     pair.ask(run(2, 0, 4));
     pair.pump();
-    let upload = pair.b.session.next_upload().unwrap();
+    let upload = pair.b.session.next_upload(u32::MAX).unwrap();
     pair.b.session.refuse(pair.now, &upload, &mut pair.b.fx);
     pair.pump();
     let said = pair.a.said();
@@ -295,7 +295,7 @@ fn after_a_choke_each_request_still_gets_its_block_or_its_reject() {
     pair.ask(run(0, 0, 4));
     pair.ask(run(1, 0, 2));
     pair.pump();
-    let begun = pair.b.session.next_upload().unwrap();
+    let begun = pair.b.session.next_upload(u32::MAX).unwrap();
     pair.b.session.set_choked(pair.now, true, &mut pair.b.fx);
     pair.pump();
     let said = pair.a.said();
@@ -339,7 +339,7 @@ fn what_is_asked_back_is_rejected_if_not_begun_and_comes_once_if_it_is() {
     pair.ask(run(0, 0, 4));
     pair.ask(run(1, 0, 4));
     pair.pump();
-    let begun = pair.b.session.next_upload().unwrap();
+    let begun = pair.b.session.next_upload(u32::MAX).unwrap();
     // From the end; the same is not asked back twice.
     for (most, recalled) in [(3, 3), (2, 5), (9, 8), (9, 8)] {
         pair.a.session.recall(pair.now, most, &mut pair.a.fx);

@@ -11,7 +11,7 @@ pub struct Asked {
     pub piece: u32,
     pub begin: u32,
     pub len: u32,
-    /// Asked with the range extension: answered with one message, whatever its length.
+    /// Asked with the range extension: answered in runs of blocks, as long as they can be had at once.
     pub ranged: bool,
 }
 
@@ -62,9 +62,20 @@ impl Uploads {
         fits && !full
     }
 
-    /// The next read: the oldest request and those that continue it.
-    pub(super) fn pop(&mut self) -> Option<Upload> {
-        let first = self.queue.pop_front()?;
+    /// The next read: the oldest request and those that continue it, about `most` bytes and at least a block. Of a
+    /// longer range that is the beginning, and the rest stays first in the queue.
+    pub(super) fn pop(&mut self, most: u32) -> Option<Upload> {
+        let most = most.clamp(1, UPLOAD_READ_LEN).next_multiple_of(BLOCK_LEN);
+        let mut first = self.queue.pop_front()?;
+        if first.ranged && first.len > most {
+            let rest = Asked {
+                begin: first.begin + most,
+                len: first.len - most,
+                ..first
+            };
+            self.queue.push_front(rest);
+            first.len = most;
+        }
         let mut upload = Upload {
             piece: first.piece,
             begin: first.begin,
@@ -74,7 +85,7 @@ impl Uploads {
         while let Some(next) = self.queue.front()
             && next.piece == upload.piece
             && next.begin == upload.begin + upload.len
-            && upload.len + next.len <= UPLOAD_READ_LEN
+            && upload.len + next.len <= most
         {
             upload.len += next.len;
             upload.parts.extend(self.queue.pop_front());
@@ -136,15 +147,15 @@ mod tests {
         for a in [asked(0, 1), asked(0, 2), asked(0, 0), asked(1, 0)] {
             assert!(u.push(a, &geometry));
         }
-        let first = u.pop().unwrap();
+        let first = u.pop(UPLOAD_READ_LEN).unwrap();
         assert_eq!(
             (first.begin, first.len, first.parts.len()),
             (BLOCK_LEN, 2 * BLOCK_LEN, 2)
         );
         assert_eq!(u.cancel(asked(1, 0)), [asked(1, 0)]);
         assert_eq!(u.cancel(asked(1, 0)), []);
-        assert_eq!(u.pop().map(|x| x.begin), Some(0));
-        assert!(u.pop().is_none() && u.queued_bytes == 0);
+        assert_eq!(u.pop(UPLOAD_READ_LEN).map(|x| x.begin), Some(0));
+        assert!(u.pop(UPLOAD_READ_LEN).is_none() && u.queued_bytes == 0);
     }
 
     #[test]
@@ -160,8 +171,28 @@ mod tests {
         assert!(u.push(range(0, 4), &geometry));
         assert_eq!(u.cancel(range(2, 2)), [range(2, 2)]);
         assert_eq!(u.cancel(range(0, 1)), [], "not the end");
-        assert_eq!(u.pop().map(|x| x.len), Some(2 * BLOCK_LEN));
+        assert_eq!(u.pop(UPLOAD_READ_LEN).map(|x| x.len), Some(2 * BLOCK_LEN));
         assert_eq!(u.queued_bytes, 0);
+    }
+
+    #[test]
+    fn a_long_range_is_read_in_parts_where_little_may_go() {
+        let geometry = Geometry::new(8 * 4 * u64::from(BLOCK_LEN), 4 * BLOCK_LEN).unwrap();
+        let range = Asked {
+            piece: 1,
+            begin: 0,
+            len: 4 * BLOCK_LEN,
+            ranged: true,
+        };
+        let mut u = Uploads::default();
+        assert!(u.push(range, &geometry) && u.push(asked(1, 0), &geometry));
+        for (most, begin, blocks) in [(1, 0, 1), (BLOCK_LEN + 1, 1, 2), (u32::MAX, 3, 1)] {
+            let upload = u.pop(most).unwrap();
+            let expected = (begin * BLOCK_LEN, blocks * BLOCK_LEN, 1);
+            assert_eq!((upload.begin, upload.len, upload.parts.len()), expected);
+            assert_eq!(upload.parts[0].len, upload.len);
+        }
+        assert_eq!(u.queued_bytes, u64::from(BLOCK_LEN));
     }
 
     #[test]
