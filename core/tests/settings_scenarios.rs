@@ -492,7 +492,7 @@ fn scenarios() -> Vec<Scenario> {
                 ..peers()
             },
             origin_at,
-            "after 1 s",
+            "after 0 s",
             "after 5 s",
         ),
         scenario(
@@ -503,7 +503,7 @@ fn scenarios() -> Vec<Scenario> {
                 ..peers()
             },
             origin_at,
-            "after 1 s",
+            "after 0 s",
             "after 5 s",
         ),
         scenario(
@@ -518,14 +518,14 @@ fn scenarios() -> Vec<Scenario> {
                 ..peers()
             },
             origin_at,
-            "after 1 s",
+            "after 0 s",
             "after 5 s",
         ),
         scenario(
             "min_background_qos",
             "100MB/s",
             Lab {
-                seed_settings: &[("max_upload_bandwidth", "5MB/s")],
+                seed_settings: &[("max_upload_bandwidth", "2MB/s")],
                 ..peers()
             },
             from,
