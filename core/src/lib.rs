@@ -22,6 +22,7 @@ pub mod host;
 pub mod failure;
 pub mod settings;
 pub mod command;
+pub mod congestion;
 pub mod machine;
 pub mod wire;
 pub mod http;

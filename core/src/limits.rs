@@ -384,3 +384,8 @@ pub const LOCAL_CALLERS_MAX: usize = 64;
 
 /// Progress lines are left out while a caller has more than this to read.
 pub const PROGRESS_UNREAD_MAX: u32 = 16 * 1024;
+
+// --- congestion control
+
+/// Networks whose shortest round trip is remembered: those a busy device meets in a day.
+pub const BASE_MEMORY_MAX: usize = 256;

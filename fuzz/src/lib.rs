@@ -15,6 +15,7 @@
     reason = "a body panics when something does not hold"
 )]
 
+pub mod congestion;
 pub mod content;
 pub mod http;
 pub mod picker;
@@ -30,6 +31,7 @@ pub const BODIES: &[(&str, Body)] = &[
     ("wire", wire::frames),
     ("handshake", wire::handshake),
     ("bencode", content::bencode),
+    ("congestion_ops", congestion::ops),
     ("metainfo", content::metainfo),
     ("merkle", content::merkle),
     ("http_head", http::heads),

@@ -1,0 +1,355 @@
+//! LEDBAT++ with the changes that make it yield on short buffers too.
+//!
+//! From the draft: round trips instead of one-way delays, a gain between 1/16 and 1 of Reno's, the modified slow
+//! start, additive increase below the target and multiplicative decrease above it, slowdowns.
+//! Otherwise than the draft, each with its measurement in `docs/yielding.md`:
+//! - the **target** is three quarters of the base round trip within 2 and 15 ms (60 ms there): behind a buffer of
+//!   100 ms the draft's leaves a foreground flow 62 % of the line, this one 98 %. Jitter that is seen while our own
+//!   queue is drained raises it, to 60 ms at most;
+//! - the **base** does not age. It is given up on evidence only ([`EXPIRY`]), and may come from another flow;
+//! - a slowdown that would tell nothing new is left out, if the path was seen empty since the last one;
+//! - after a timeout the slow start goes to ten segments at least.
+
+use super::delay::{Recent, Smoothed};
+use super::{Ack, RTT_MAX_US, Window};
+use crate::time::{Deadline, Mono};
+use core::time::Duration;
+
+const TARGET_MIN_US: u64 = 2_000;
+const TARGET_MAX_US: u64 = 15_000;
+/// The draft's own target: as far as jitter can raise ours.
+const TARGET_JITTER_MAX_US: u64 = 60_000;
+/// Of the draft: no flow grows slower than this part of Reno.
+const GAIN_DIVISOR_MAX: u64 = 16;
+/// A slowdown lasts so many round trips, and no shorter one counts: else slowdowns would follow each other closely.
+const SLOWDOWN_ROUND_TRIPS: u64 = 2;
+/// Time between slowdowns, in their own length. The draft has 9; 19 costs half as much and is as fair.
+const SLOWDOWN_EVERY: u64 = 14;
+/// Slowdowns whose jitter is remembered.
+const JITTER_SLOWDOWNS: usize = 4;
+/// Segments that slow start reaches after a timeout: repeated ones would bring it down to nothing.
+const SSTHRESH_SEGMENTS: u64 = 10;
+/// After so long without news the window says nothing about the path.
+const IDLE: Duration = Duration::from_secs(10);
+/// The base is given up when, for so long and over two slowdowns, a flow that had shrunk to its floor has seen no
+/// round trip near it: the queue is not ours, so the route has changed or somebody fills it for good.
+const EXPIRY: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug)]
+pub struct LedbatPlusPlus {
+    window: Window,
+    state: State,
+    /// The first slow start also ends where the queue grows.
+    is_first_start: bool,
+    ssthresh_bytes: u64,
+    base_us: Option<u64>,
+    recent: Recent,
+    smoothed: Smoothed,
+    reduced_at: Option<Mono>,
+    heard_at: Option<Mono>,
+    /// The path was seen empty since the last slowdown.
+    was_empty: bool,
+    jitter_us: [u64; JITTER_SLOWDOWNS],
+    doubt: Option<Doubt>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Slow start, up to `ssthresh_bytes`; `since` is the beginning of the slowdown it ends, if it ends one.
+    Ramp {
+        since: Option<Mono>,
+    },
+    Avoidance {
+        slowdown_at: Mono,
+    },
+    /// At the floor until `until`, so that the queue drains.
+    Slowdown {
+        since: Mono,
+        until: Mono,
+        seen: Option<(u64, u64)>,
+    },
+}
+
+/// Since when no round trip near the base was seen, the shortest of them, and slowdowns meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    since: Mono,
+    shortest_us: u64,
+    slowdowns: u32,
+}
+
+impl LedbatPlusPlus {
+    pub fn new(segment_bytes: u32, remembered_base_us: Option<u64>) -> Self {
+        Self {
+            window: Window::new(segment_bytes),
+            state: State::Ramp { since: None },
+            is_first_start: true,
+            ssthresh_bytes: u64::MAX,
+            base_us: remembered_base_us.map(|us| us.clamp(1, RTT_MAX_US)),
+            recent: Recent::default(),
+            smoothed: Smoothed::default(),
+            reduced_at: None,
+            heard_at: None,
+            was_empty: false,
+            jitter_us: [0; JITTER_SLOWDOWNS],
+            doubt: None,
+        }
+    }
+
+    pub fn on_ack(&mut self, now: Mono, ack: Ack) {
+        if self.heard_at.is_some_and(|at| now >= at + IDLE) {
+            self.start_anew();
+        }
+        self.heard_at = Some(now);
+        self.measure(now, ack.rtt_us);
+        match self.state {
+            State::Slowdown { .. } => self.slow_down(now, ack.rtt_us),
+            State::Avoidance { slowdown_at } if now >= slowdown_at => self.on_slowdown_due(now),
+            State::Avoidance { .. } => self.avoid(ack),
+            State::Ramp { since } => self.ramp(now, since, ack),
+        }
+    }
+
+    pub fn on_loss(&mut self, now: Mono) {
+        let is_counted = self.reduced_at.is_some_and(|at| now < at + self.rtt());
+        if is_counted || matches!(self.state, State::Slowdown { .. }) {
+            return;
+        }
+        self.reduced_at = Some(now);
+        self.window.halve();
+        if let State::Ramp { since } = self.state {
+            self.enter_avoidance(now, since);
+        }
+    }
+
+    pub fn on_timeout(&mut self, now: Mono) {
+        let least = SSTHRESH_SEGMENTS * self.window.segment_bytes;
+        self.ssthresh_bytes = (self.window.bytes() / 2).max(least);
+        self.window.set_bytes(0);
+        self.state = State::Ramp { since: Some(now) };
+    }
+
+    /// Slowdowns of flows that share a path show more, and cost no more, if they come together: take ours now if
+    /// half of the time to it is over.
+    pub fn join_slowdown(&mut self, now: Mono) -> bool {
+        let State::Avoidance { slowdown_at } = self.state else {
+            return false;
+        };
+        let left = slowdown_at.since(now);
+        let is_near = left <= self.rtt() * (SLOWDOWN_ROUND_TRIPS * SLOWDOWN_EVERY / 2) as u32;
+        if is_near {
+            self.begin_slowdown(now);
+        }
+        is_near
+    }
+
+    pub const fn slowdown_since(&self) -> Option<Mono> {
+        match self.state {
+            State::Slowdown { since, .. } => Some(since),
+            State::Ramp { .. } | State::Avoidance { .. } => None,
+        }
+    }
+
+    pub const fn window_bytes(&self) -> u64 {
+        self.window.bytes()
+    }
+
+    pub const fn floor_bytes(&self) -> u64 {
+        self.window.floor_bytes()
+    }
+
+    pub const fn base_rtt_us(&self) -> Option<u64> {
+        self.base_us
+    }
+
+    pub fn learn_base(&mut self, base_us: u64) {
+        let base_us = base_us.clamp(1, RTT_MAX_US);
+        self.base_us = Some(self.base_us.map_or(base_us, |own| own.min(base_us)));
+    }
+
+    pub fn queue_us(&self) -> u64 {
+        let recent = self.recent.min_us().zip(self.base_us);
+        recent.map_or(0, |(recent, base)| recent.saturating_sub(base))
+    }
+
+    pub fn forget_queue(&mut self) {
+        self.recent = Recent::default();
+    }
+
+    pub fn is_yielding(&self) -> bool {
+        self.window.bytes() <= self.floor_bytes() * 3 / 2 && self.queue_us() > self.target_us()
+    }
+
+    pub const fn deadline(&self) -> Option<Deadline> {
+        match self.state {
+            State::Slowdown { until, .. } => Some(Deadline::new(until, "a slowdown is over")),
+            State::Ramp { .. } | State::Avoidance { .. } => None,
+        }
+    }
+
+    /// The queue this flow lets stand.
+    fn target_us(&self) -> u64 {
+        let base = self.base_us.unwrap_or(0);
+        // The second least of the last: a burst of somebody else is not jitter.
+        let mut jitter = self.jitter_us;
+        jitter.sort_unstable();
+        let for_jitter = (jitter[1] * 3 / 2).min(TARGET_JITTER_MAX_US);
+        (base * 3 / 4)
+            .clamp(TARGET_MIN_US, TARGET_MAX_US)
+            .max(for_jitter)
+    }
+
+    /// The gain is one over this.
+    fn gain_divisor(&self) -> u64 {
+        let base = self.base_us.unwrap_or(1).max(1);
+        (2 * self.target_us())
+            .div_ceil(base)
+            .clamp(1, GAIN_DIVISOR_MAX)
+    }
+
+    fn rtt(&self) -> Duration {
+        let us = self.smoothed.us().or(self.base_us).unwrap_or(100_000);
+        Duration::from_micros(us)
+    }
+
+    fn measure(&mut self, now: Mono, rtt_us: u64) {
+        self.smoothed.add(rtt_us);
+        self.recent
+            .add(now, rtt_us, self.smoothed.us().unwrap_or(rtt_us));
+        self.learn_base(rtt_us);
+        let (base, target) = (self.base_us.unwrap_or(rtt_us), self.target_us());
+        if rtt_us <= base + target / 10 {
+            self.was_empty = true;
+        }
+        if rtt_us <= base + target || self.window.bytes() > 2 * self.floor_bytes() {
+            self.doubt = None;
+            return;
+        }
+        let doubt = self.doubt.get_or_insert(Doubt {
+            since: now,
+            shortest_us: rtt_us,
+            slowdowns: 0,
+        });
+        doubt.shortest_us = doubt.shortest_us.min(rtt_us);
+        if doubt.slowdowns >= 2 && now >= doubt.since + EXPIRY {
+            self.base_us = Some(doubt.shortest_us);
+            self.recent = Recent::default();
+            self.recent.add(now, rtt_us, rtt_us);
+            self.doubt = None;
+        }
+    }
+
+    // --- slow start
+
+    fn ramp(&mut self, now: Mono, since: Option<Mono>, ack: Ack) {
+        let (queue, target) = (self.queue_us(), self.target_us());
+        let is_long = if self.is_first_start {
+            queue > target * 3 / 4
+        } else {
+            queue > target
+        };
+        if is_long || self.window.bytes() >= self.ssthresh_bytes {
+            return self.enter_avoidance(now, since);
+        }
+        if ack.is_window_limited {
+            let more = ack.bytes.min(self.window.bytes()) / self.gain_divisor();
+            let grown = self.window.bytes() + more.max(1);
+            self.window.set_bytes(grown.min(self.ssthresh_bytes));
+        }
+    }
+
+    /// The first slowdown comes two round trips after the first slow start; later ones in proportion to what the
+    /// last one took.
+    fn enter_avoidance(&mut self, now: Mono, since: Option<Mono>) {
+        let least = self.rtt() * SLOWDOWN_ROUND_TRIPS as u32;
+        let wait = match since {
+            Some(since) => now.since(since).max(least) * SLOWDOWN_EVERY as u32,
+            None => least,
+        };
+        self.is_first_start = false;
+        self.was_empty = false;
+        self.state = State::Avoidance {
+            slowdown_at: now + wait,
+        };
+    }
+
+    // --- avoidance
+
+    fn avoid(&mut self, ack: Ack) {
+        let (queue, target) = (self.queue_us(), self.target_us());
+        let window = i128::from(self.window.bytes());
+        let scaled = window * i128::from(Window::SCALE);
+        let gain = i128::from(self.window.segment_bytes * Window::SCALE / self.gain_divisor());
+        let bytes = i128::from(ack.bytes);
+        if queue <= target {
+            if ack.is_window_limited {
+                self.window.change(gain * bytes.min(4 * window) / window);
+            }
+            return;
+        }
+        let above = scaled * i128::from(queue - target) / i128::from(target);
+        let per_round_trip = (gain - above).max(-scaled / 2);
+        self.window
+            .change(per_round_trip * bytes.min(window) / window);
+    }
+
+    // --- slowdowns
+
+    fn on_slowdown_due(&mut self, now: Mono) {
+        if self.was_empty && !self.is_slowdown_first() {
+            self.was_empty = false;
+            let wait = self.rtt() * (SLOWDOWN_ROUND_TRIPS * SLOWDOWN_EVERY) as u32;
+            self.state = State::Avoidance {
+                slowdown_at: now + wait,
+            };
+        } else {
+            self.begin_slowdown(now);
+        }
+    }
+
+    /// Nothing was ever seen of the empty path but what the first packets have met.
+    const fn is_slowdown_first(&self) -> bool {
+        self.ssthresh_bytes == u64::MAX
+    }
+
+    fn begin_slowdown(&mut self, now: Mono) {
+        self.ssthresh_bytes = self.window.bytes();
+        self.window.set_bytes(0);
+        self.state = State::Slowdown {
+            since: now,
+            until: now + self.rtt() * SLOWDOWN_ROUND_TRIPS as u32,
+            seen: None,
+        };
+    }
+
+    fn slow_down(&mut self, now: Mono, rtt_us: u64) {
+        let State::Slowdown { since, until, seen } = self.state else {
+            return;
+        };
+        // A round trip later what is measured was sent after the cut: the path's own jitter, or somebody's queue.
+        let seen = if now >= since + Duration::from_micros(rtt_us) {
+            let (least, most) = seen.unwrap_or((rtt_us, rtt_us));
+            Some((least.min(rtt_us), most.max(rtt_us)))
+        } else {
+            seen
+        };
+        self.state = State::Slowdown { since, until, seen };
+        if now < until {
+            return;
+        }
+        let jitter = seen.map_or(0, |(least, most)| most - least);
+        self.jitter_us.rotate_left(1);
+        self.jitter_us[JITTER_SLOWDOWNS - 1] = jitter;
+        if let Some(doubt) = &mut self.doubt {
+            doubt.slowdowns += 1;
+        }
+        self.state = State::Ramp { since: Some(since) };
+    }
+
+    fn start_anew(&mut self) {
+        *self = Self {
+            jitter_us: self.jitter_us,
+            ..Self::new(self.window.segment_bytes as u32, self.base_us)
+        };
+    }
+}
