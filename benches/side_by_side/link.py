@@ -1,6 +1,7 @@
 """A line between two network namespaces, in user space: rate, delay, and a buffer that drops what does not fit.
 
 Kernels without netem can do it, too. Needs root, `ip` and /dev/net/tun; everything goes away with the line.
+What it carries is counted where it is carried, by the ports of `kinds`, in tenths of seconds (`Link.carried`).
 """
 
 import collections
@@ -39,8 +40,9 @@ def ip(*args):
 class Link:
     """`near` and `far` are prefixes for commands that are to run at either end."""
 
-    def __init__(self, bytes_per_s, round_trip_s, buffer_bytes):
-        self.shape = (bytes_per_s, round_trip_s / 2, buffer_bytes)
+    def __init__(self, bytes_per_s, round_trip_s, buffer_bytes, kinds=None):
+        self.shape = (bytes_per_s, round_trip_s / 2, buffer_bytes, kinds or {})
+        self.meter, self.asked = multiprocessing.Pipe()
         self.names = [f"dvt{os.getpid()}{end}" for end in "nf"]
         self.near, self.far = (["ip", "netns", "exec", name] for name in self.names)
         self.tuns, self.forwarder = [], None
@@ -49,7 +51,7 @@ class Link:
         try:
             for name, addr, other in zip(self.names, (NEAR_ADDR, FAR_ADDR), (FAR_ADDR, NEAR_ADDR)):
                 self.add_end(name, addr, other)
-            self.forwarder = multiprocessing.Process(target=forward, args=(*self.tuns, *self.shape), daemon=True)
+            self.forwarder = multiprocessing.Process(target=forward, args=(self.asked, *self.tuns, *self.shape), daemon=True)
             self.forwarder.start()
         except BaseException:
             self.__exit__()
@@ -66,6 +68,12 @@ class Link:
         ip("-n", name, "link", "set", name, "up")
         ip("-n", name, "link", "set", "lo", "up")
 
+    def carried(self):
+        """By way ("up": near to far), kind and tenth of a second of `time.monotonic`: bytes, seconds that packets
+        waited, packets, drops."""
+        self.meter.send("all")
+        return self.meter.recv()
+
     def __exit__(self, *_):
         if self.forwarder:
             self.forwarder.kill()
@@ -79,7 +87,8 @@ class Link:
 class Way:
     """One direction."""
 
-    def __init__(self, source, sink, bytes_per_s, delay_s, buffer_bytes):
+    def __init__(self, name, source, sink, bytes_per_s, delay_s, buffer_bytes, kinds):
+        self.name, self.kinds, self.carried = name, kinds, {}
         self.source, self.sink = source, sink
         self.bytes_per_s, self.delay_s, self.buffer_s = bytes_per_s, delay_s, buffer_bytes / bytes_per_s
         self.free_at, self.flying = 0.0, collections.deque()
@@ -92,9 +101,30 @@ class Way:
                 return
             now = time.monotonic()
             begins = max(now, self.free_at)
-            if begins - now <= self.buffer_s:
+            waits_s = begins - now
+            if waits_s <= self.buffer_s:
                 self.free_at = begins + len(packet) / self.bytes_per_s
                 self.flying.append((self.free_at + self.delay_s, packet))
+                self.count(begins, packet, waits_s)
+            else:
+                self.count(now, packet, None)
+
+    def count(self, at, packet, waits_s):
+        key = (self.name, self.kind(packet), int(at * 10))
+        sums = self.carried.setdefault(key, [0, 0.0, 0, 0])
+        if waits_s is None:
+            sums[3] += 1
+        else:
+            sums[0] += len(packet)
+            sums[1] += waits_s
+            sums[2] += 1
+
+    def kind(self, packet):
+        header = (packet[0] & 15) * 4
+        if packet[0] >> 4 == 4 and packet[9] in (6, 17) and len(packet) >= header + 4:
+            source, to = struct.unpack_from("!HH", packet, header)
+            return self.kinds.get(to) or self.kinds.get(source) or "other"
+        return "other"
 
     def give(self):
         """Deliver what has arrived; when the next one does."""
@@ -110,10 +140,14 @@ class Way:
         return None
 
 
-def forward(near, far, *shape):
-    ways = {near: Way(near, far, *shape), far: Way(far, near, *shape)}
+def forward(asked, near, far, *shape):
+    ways = {near: Way("up", near, far, *shape), far: Way("down", far, near, *shape)}
     while True:
         due = [at for at in [way.give() for way in ways.values()] if at is not None]
         wait = max(min(due) - time.monotonic(), 0) if due else None
-        for tun in select.select(list(ways), [], [], wait)[0]:
-            ways[tun].take()
+        for ready in select.select([*ways, asked], [], [], wait)[0]:
+            if ready is asked:
+                asked.recv()
+                asked.send({key: sums for way in ways.values() for key, sums in way.carried.items()})
+            else:
+                ways[ready].take()

@@ -1,6 +1,6 @@
 """One libtorrent process, for the other side of a comparison. Run by the Python that has libtorrent.
 
-    lt_node.py seed|super|leech TORRENT FOLDER [RATE]
+    lt_node.py seed|super|leech TORRENT FOLDER [RATE | utp ADDRESS:PORT]
 
 Prints one JSON object per line, and is told on its standard input what to do next; its end ends it.
 """
@@ -73,8 +73,14 @@ def wait_for(session, kind):
 
 def main():
     role, torrent, folder = sys.argv[1:4]
-    rate = int(sys.argv[4]) if len(sys.argv) > 4 else 0
-    session = lt.session(SETTINGS)
+    more, rate, settings = sys.argv[4:], 0, dict(SETTINGS)
+    if more[:1] == ["utp"]:
+        settings |= {f"enable_{way}_utp": True for way in ("incoming", "outgoing")}
+        settings |= {f"enable_{way}_tcp": False for way in ("incoming", "outgoing")}
+        settings["listen_interfaces"] = more[1]
+    elif more:
+        rate = int(more[0])
+    session = lt.session(settings)
     handle = None if role == "leech" else add(session, role, torrent, folder, rate)
     say(port=session.listen_port())
     for line in sys.stdin:
@@ -83,7 +89,8 @@ def main():
             began, used = time.monotonic(), cpu_s()
             handle = add(session, role, torrent, folder, rate)
             for peer in rest:
-                handle.connect_peer(("127.0.0.1", int(peer)))
+                address, _, port = peer.rpartition(":")
+                handle.connect_peer((address or "127.0.0.1", int(port)))
             wait_for(session, lt.torrent_finished_alert)
             # Finished comes before the last bytes are in the file.
             handle.flush_cache()

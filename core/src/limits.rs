@@ -389,3 +389,10 @@ pub const PROGRESS_UNREAD_MAX: u32 = 16 * 1024;
 
 /// Networks whose shortest round trip is remembered: those a busy device meets in a day.
 pub const BASE_MEMORY_MAX: usize = 256;
+
+/// How often the shell reports on a controlled stream: an eighth of a round trip, and no more often than this. On a LAN
+/// a window is a millisecond long; half of one keeps it filled and costs a core some percent.
+pub const REPORT_EVERY_MIN: Duration = Duration::from_micros(500);
+
+/// ... and no less often: what others want is to be noticed soon.
+pub const REPORT_EVERY_MAX: Duration = Duration::from_millis(5);

@@ -16,10 +16,12 @@
 //! 6. **`Closed` comes exactly once per stream**, also after the core's own [`Output::Close`]; it stands for
 //!    every `Connect`, grant and send still unanswered there. End of the peer's bytes is `Closed` with
 //!    [`Lost::Eof`], and comes after every byte it sent was delivered (as credit allows).
-//! 7. **Late or unknown ids are ignored** by the machine; nothing a peer, a disk or a caller says makes
+//! 7. **Paths.** From [`Output::Shape`] with `report_every` on, [`Input::Path`] comes at once and then about that often
+//!    while bytes move in either direction. A shape counts as a whole: what it does not say is as if never said.
+//! 8. **Late or unknown ids are ignored** by the machine; nothing a peer, a disk or a caller says makes
 //!    `handle` fail or panic.
-//! 8. **Everything outstanding is bounded** by a constant of [`crate::limits`].
-//! 9. **Same seed and same inputs give the same outputs**, byte for byte.
+//! 9. **Everything outstanding is bounded** by a constant of [`crate::limits`].
+//! 10. **Same seed and same inputs give the same outputs**, byte for byte.
 //!
 //! Stream ids: low bit 0 opened by the core, 1 accepted by the shell; no id is reused within a run. Files are
 //! opened before other work names them, and operations on one file may complete in any order.
@@ -37,6 +39,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 /// A role: agent, coordinator, origin.
 pub trait Machine {
@@ -99,6 +102,11 @@ pub enum Input {
         stream: StreamId,
         why: Lost,
     },
+    /// How an open stream fares on the network (asked for by [`Output::Shape`]).
+    Path {
+        stream: StreamId,
+        facts: PathFacts,
+    },
     Datagram {
         from: SocketAddr,
         bytes: Bytes,
@@ -150,6 +158,11 @@ pub enum Output {
     Close {
         stream: StreamId,
         how: CloseHow,
+    },
+    /// How an open stream is to behave towards other people's traffic from now on.
+    Shape {
+        stream: StreamId,
+        shape: Shape,
     },
     Disk {
         op: OpId,
@@ -221,6 +234,49 @@ pub enum Lost {
     Other(String),
 }
 
+/// What a stream may take of the network. The default is plain TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Its packets are marked as lower effort than everybody's (RFC 8622).
+    pub is_background: bool,
+    /// Bytes given to the kernel and not yet acknowledged stay below this; the rest waits in the shell, unsent.
+    pub send_window_bytes: Option<u64>,
+    /// Bytes leave no faster.
+    pub pacing_bytes_per_s: Option<u64>,
+    /// The peer may have so many bytes under way to us (RFC 9840).
+    pub receive_window_bytes: Option<u64>,
+    pub report_every: Option<Duration>,
+}
+
+/// What the kernel knows of a stream's path. Totals count from the stream's beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathFacts {
+    /// Payload of a full packet.
+    pub segment_bytes: u32,
+    /// Smoothed as RFC 6298 §2 has it, an eighth by each acknowledgement; 0 while unknown.
+    pub rtt_us: u32,
+    /// The shortest of the last minutes; 0 while unknown.
+    pub least_rtt_us: u32,
+    /// Segments that have come, acknowledgements among them.
+    pub acks: u32,
+    pub acked_bytes: u64,
+    /// Given to the kernel, not yet acknowledged.
+    pub unacked_bytes: u64,
+    /// Segments sent again.
+    pub resent: u32,
+    /// All that was under way counts as lost: the retransmission timer has run out.
+    pub has_timed_out: bool,
+    /// The send window has kept bytes back since the last report.
+    pub is_held_back: bool,
+    /// Round trip as the receiver sees it, by time stamps; 0 while or where it cannot be known.
+    pub receive_rtt_us: u32,
+    pub received_bytes: u64,
+    /// Segments that came too early: others before them are lost, or late.
+    pub out_of_order: u32,
+    /// `receive_window_bytes` has an effect on this system.
+    pub can_bound_receiving: bool,
+}
+
 /// A datagram to send; its payload is in the buffer given to [`Machine::poll_datagram`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
@@ -237,6 +293,8 @@ pub struct Effects {
     queue: VecDeque<Output>,
     streams: BTreeMap<StreamId, u64>,
     ops: BTreeMap<OpId, u64>,
+    /// Grants kept back.
+    held: BTreeMap<StreamId, u32>,
     last_id: u64,
     step: u64,
 }
@@ -256,6 +314,7 @@ impl Effects {
             queue: VecDeque::new(),
             streams: BTreeMap::new(),
             ops: BTreeMap::new(),
+            held: BTreeMap::new(),
             last_id: nth,
             step: of,
         }
@@ -289,7 +348,9 @@ impl Effects {
     }
 
     pub fn grant(&mut self, stream: StreamId, bytes: u32) {
-        if bytes > 0 {
+        if let Some(held) = self.held.get_mut(&stream) {
+            *held = held.saturating_add(bytes);
+        } else if bytes > 0 {
             self.queue.push_back(Output::Grant { stream, bytes });
         }
     }
@@ -314,6 +375,22 @@ impl Effects {
                 offset,
                 len,
             });
+        }
+    }
+
+    pub fn shape(&mut self, stream: StreamId, shape: Shape) {
+        self.queue.push_back(Output::Shape { stream, shape });
+    }
+
+    /// Keep grants of this stream back from now on: nothing is read until [`Self::release`].
+    pub fn hold(&mut self, stream: StreamId) {
+        self.held.entry(stream).or_default();
+    }
+
+    /// Give what was kept back.
+    pub fn release(&mut self, stream: StreamId) {
+        if let Some(bytes) = self.held.remove(&stream) {
+            self.grant(stream, bytes);
         }
     }
 
@@ -355,6 +432,7 @@ impl Effects {
     /// Whose stream an input is about; `None` for late and unknown ids. `Closed` also forgets it.
     pub fn stream_owner(&mut self, stream: StreamId, closed: bool) -> Option<u64> {
         if closed {
+            self.held.remove(&stream);
             self.streams.remove(&stream)
         } else {
             self.streams.get(&stream).copied()

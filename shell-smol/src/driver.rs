@@ -195,6 +195,11 @@ impl<'t> Io<'t> {
                     self.unflushed.insert(stream);
                 }
             }
+            Output::Shape { stream, shape } => {
+                if let Some(open) = self.open(stream) {
+                    open.shape(shape, &self.queue);
+                }
+            }
             Output::Close { stream, how } => self.close(stream, how),
             Output::Disk { op, todo } => self.workers.submit(Work::Disk(op, todo)),
             Output::Hash { op, job } => self.workers.submit(Work::Hash(op, job)),
@@ -319,7 +324,8 @@ impl<'t> Io<'t> {
             Input::Opened { stream, .. }
             | Input::Secured { stream }
             | Input::Received { stream, .. }
-            | Input::Sent { stream, .. } => {
+            | Input::Sent { stream, .. }
+            | Input::Path { stream, .. } => {
                 self.streams.get(stream)?;
             }
             _ => {}

@@ -8,6 +8,7 @@
 pub mod host;
 pub mod tls;
 pub mod net;
+pub mod path;
 pub mod disk;
 pub mod file_part;
 pub mod udp;

@@ -10,12 +10,13 @@ use crate::driver::{Item, Queue, Tasks};
 use crate::file_part::{FilePart, NotSent};
 use crate::host::{Buffers, ReadSize, words};
 use crate::net::{Bound, accept_one, addresses, lost, send_some, share};
+use crate::path::{Shaping, within};
 use crate::tls::{Conduit, config};
 use async_io::{Async, Timer};
 use bytes::Bytes;
 use dovetail_core::ids::StreamId;
 use dovetail_core::limits::CONNECT_TIMEOUT;
-use dovetail_core::machine::{CloseHow, Endpoint, Host, Input, Lost};
+use dovetail_core::machine::{CloseHow, Endpoint, Host, Input, Lost, Shape};
 use futures_lite::FutureExt as _;
 use futures_lite::future::zip;
 use rustix::io::Errno;
@@ -136,11 +137,16 @@ pub struct Stream {
     state: RefCell<State>,
     readable: Bell,
     writable: Bell,
+    /// The send window may have room.
+    room: Bell,
+    /// The path may have news.
+    moved: Bell,
 }
 
 #[derive(Debug)]
 struct State {
     conduit: Conduit,
+    shaping: Shaping,
     phase: Phase,
     writer: Writer,
     /// Said once the handshake is over, which it must be by then.
@@ -149,6 +155,8 @@ struct State {
     is_full: bool,
     /// Nothing is left to throw away.
     has_eof: bool,
+    /// The last read took all there was, and the next one is allowed.
+    is_drained: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +178,8 @@ enum Step {
     Again,
     /// Wait for room in the socket.
     Full,
+    /// Wait for room in the send window.
+    Held,
     /// Read this first.
     Cold(FilePart),
     Idle,
@@ -207,22 +217,29 @@ impl Stream {
             socket: Async::new(socket).map_err(|error| Lost::Other(words(&error)))?,
             state: RefCell::new(State {
                 conduit,
+                shaping: Shaping::default(),
                 phase: Phase::Open,
                 writer: Writer::Idle,
                 secured: None,
                 is_full: false,
                 has_eof: false,
+                is_drained: false,
             }),
             readable: Bell::default(),
             writable: Bell::default(),
+            room: Bell::default(),
+            moved: Bell::default(),
         });
         let mut state = stream.lock();
         state.secured = opened;
         stream.say_secured(&mut state, queue);
         drop(state);
-        let (both, queue, buffers) = (Rc::clone(&stream), Arc::clone(queue), buffers.clone());
-        let both = async move { zip(both.read(&queue, &buffers), both.write(&queue)).await };
-        tasks.spawn(both).detach();
+        let (all, queue, buffers) = (Rc::clone(&stream), Arc::clone(queue), buffers.clone());
+        let all = async move {
+            let bytes = zip(all.read(&queue, &buffers), all.write(&queue));
+            zip(bytes, all.report(&queue)).await
+        };
+        tasks.spawn(all).detach();
         Ok(stream)
     }
 
@@ -230,6 +247,17 @@ impl Stream {
     pub fn grant(&self, bytes: u32) {
         self.lock().conduit.grant(bytes);
         self.readable.ring();
+    }
+
+    /// What it may take of the network from now on.
+    pub fn shape(&self, shape: Shape, queue: &Queue) {
+        let mut state = self.lock();
+        state.shaping.set(self.fd(), shape);
+        if state.writer != Writer::Busy {
+            self.flush_some(&mut state, queue);
+        }
+        self.room.ring();
+        self.moved.ring();
     }
 
     /// Queue bytes; [`Stream::flush`] writes them.
@@ -295,31 +323,31 @@ impl Stream {
     /// Reader: from the socket to the queue, while there is credit.
     async fn read(&self, queue: &Queue, buffers: &Buffers) {
         let mut size = ReadSize::default();
-        // The last read took all there was: the next one waits for more before it asks.
-        let mut is_drained = false;
         loop {
             let (room, until) = match self.next_turn(queue).await {
                 Turn::Read(wanted, until) => (size.next(wanted), until),
                 Turn::Discard => (size.next(usize::MAX), None),
                 Turn::Over => return,
             };
-            if std::mem::take(&mut is_drained) && !self.wait(until).await {
+            // Where the last read took all there was, the next one waits for more before it asks.
+            if self.lock().is_drained && !self.wait(until).await {
                 self.finish(Lost::TimedOut, queue);
                 continue;
             }
+            self.lock().is_drained = false;
             let mut buffer = buffers.take(room);
             let got = rustix::net::recv(self.fd(), buffer.room(room), RecvFlags::DONTWAIT);
             let lost = match got.map(|(got, _)| got) {
                 Ok(0) => Lost::Eof,
                 Ok(got) => {
                     size.learn(room, got);
-                    is_drained = got < room;
+                    self.lock().is_drained = got < room;
                     self.receive(buffer.filled(got), queue);
                     continue;
                 }
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => {
-                    is_drained = true;
+                    self.lock().is_drained = true;
                     continue;
                 }
                 Err(error) => lost(&error.into()),
@@ -364,6 +392,7 @@ impl Stream {
         if state.phase != Phase::Open {
             return;
         }
+        self.moved.ring();
         let received = state.conduit.receive(bytes);
         self.flush_some(&mut state, queue);
         match received {
@@ -392,6 +421,7 @@ impl Stream {
                 Step::Full => {
                     let _ = self.socket.writable().await;
                 }
+                Step::Held => self.room.wait().await,
                 Step::Cold(part) => {
                     let read = blocking::unblock(move || part.read()).await;
                     self.take_read(read, queue);
@@ -418,6 +448,7 @@ impl Stream {
                     return Step::Full;
                 }
                 Err(NotSent::Full) => return Step::Full,
+                Err(NotSent::Held) => return Step::Held,
                 Err(NotSent::Cold) => {
                     let part = state.conduit.file_part().cloned();
                     return part.map_or(Step::Again, Step::Cold);
@@ -452,6 +483,7 @@ impl Stream {
         let mut state = self.lock();
         state.phase = Phase::Ended;
         let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
+        self.moved.ring();
     }
 
     fn flush_some(&self, state: &mut State, queue: &Queue) {
@@ -463,35 +495,72 @@ impl Stream {
                     state.is_full = true;
                     self.wake_writer(state);
                 }
-                Err(NotSent::Full | NotSent::Cold) => self.wake_writer(state),
+                Err(NotSent::Full | NotSent::Held | NotSent::Cold) => self.wake_writer(state),
                 Err(NotSent::Lost(why)) => return self.lose(state, why, queue),
             }
         }
     }
 
-    /// Write as much as the socket takes now, and the page cache has.
-    fn send_next(&self, state: &State) -> Result<Sent, NotSent> {
-        let (written, asked) = match state.conduit.file_part() {
-            Some(part) if part.is_warm() => (part.send(self.fd())?, part.len),
+    /// Write as much as the window and the socket take now, and the page cache has.
+    fn send_next(&self, state: &mut State) -> Result<Sent, NotSent> {
+        let State {
+            conduit, shaping, ..
+        } = state;
+        let slices = conduit.slices();
+        let wanted = match conduit.file_part() {
+            Some(part) => part.len,
+            None => slices.iter().map(|slice| slice.len()).sum(),
+        };
+        let room = shaping.room(self.fd(), wanted);
+        let asked = room.unwrap_or(wanted).min(wanted);
+        if asked == 0 {
+            return Err(NotSent::Held);
+        }
+        let written = match conduit.file_part() {
+            Some(part) if part.is_warm() => part.beginning(asked).send(self.fd())?,
             Some(_) => return Err(NotSent::Cold),
-            None => {
-                let slices = state.conduit.slices();
-                let asked = slices.iter().map(|slice| slice.len()).sum();
-                (
-                    send_some(
-                        self.fd(),
-                        &slices,
-                        state.conduit.has_part_next(slices.len()),
-                    )?,
-                    asked,
-                )
-            }
+            None if asked < wanted => send_some(self.fd(), &within(&slices, asked), false)?,
+            None => send_some(self.fd(), &slices, conduit.has_part_next(slices.len()))?,
         };
         Ok(if written < asked {
             Sent::Part(written)
         } else {
             Sent::All(written)
         })
+    }
+
+    /// Reporter: tell the machine of the path, while it wants to know and something moves.
+    async fn report(&self, queue: &Queue) {
+        loop {
+            let Some(every) = self.report_every() else {
+                return;
+            };
+            match every {
+                Some(every) if !self.look(queue) => {
+                    Timer::after(every).await;
+                }
+                _ => self.moved.wait().await,
+            }
+        }
+    }
+
+    /// How often; `None` inside: not at all at present; outside: never again.
+    fn report_every(&self) -> Option<Option<Duration>> {
+        let state = self.lock();
+        (state.phase != Phase::Ended).then(|| state.shaping.report_every())
+    }
+
+    /// Tell what is new; true if nothing moves.
+    fn look(&self, queue: &Queue) -> bool {
+        let mut state = self.lock();
+        let is_drained =
+            state.is_drained && state.phase == Phase::Open && state.conduit.wants().is_some();
+        let look = state.shaping.look(self.fd(), self.id, is_drained);
+        if let Some(report) = look.report {
+            queue.push(report);
+        }
+        self.room.ring();
+        look.is_quiet
     }
 
     /// What was read stands in for the part of the file.
@@ -510,6 +579,7 @@ impl Stream {
 
     fn say_sent(&self, state: &mut State, written: usize, queue: &Queue) {
         let (stream, len) = (self.id, state.conduit.written(written));
+        self.moved.ring();
         if len > 0 {
             queue.push(Input::Sent { stream, len });
         }
@@ -539,6 +609,8 @@ impl Stream {
         }
         self.readable.ring();
         self.writable.ring();
+        self.room.ring();
+        self.moved.ring();
     }
 
     /// Wait for something to read; false if the time is up first.

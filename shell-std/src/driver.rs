@@ -177,6 +177,11 @@ impl Io {
                     self.unflushed.insert(stream);
                 }
             }
+            Output::Shape { stream, shape } => {
+                if let Some(open) = self.open(stream) {
+                    open.shape(shape, &self.queue);
+                }
+            }
             Output::Close { stream, how } => self.close(stream, how),
             Output::Disk { op, todo } => self.workers.submit(Work::Disk(op, todo)),
             Output::Hash { op, job } => self.workers.submit(Work::Hash(op, job)),
@@ -282,7 +287,8 @@ impl Io {
             Input::Opened { stream, .. }
             | Input::Secured { stream }
             | Input::Received { stream, .. }
-            | Input::Sent { stream, .. } => {
+            | Input::Sent { stream, .. }
+            | Input::Path { stream, .. } => {
                 self.streams.get(stream)?;
             }
             _ => {}

@@ -29,6 +29,8 @@ pub struct FilePart {
 pub enum NotSent {
     /// The socket has no room.
     Full,
+    /// The send window has none ([`crate::path::Shaping::room`]).
+    Held,
     /// It has to be read first, which may take a disk's time.
     Cold,
     Lost(Lost),
@@ -53,6 +55,16 @@ impl FilePart {
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(NotSent::Cold),
             Err(Errno::IO) => Err(NotSent::Lost(Lost::File(words(&Errno::IO.into())))),
             Err(error) => Err(NotSent::Lost(lost(&error.into()))),
+        }
+    }
+
+    /// The first bytes of it.
+    #[must_use]
+    pub fn beginning(&self, len: usize) -> Self {
+        Self {
+            file: Arc::clone(&self.file),
+            offset: self.offset,
+            len: len.min(self.len),
         }
     }
 

@@ -5,7 +5,7 @@
 //! what is not about a runtime (one disk operation, the clock, TLS, addresses) lives here once.
 //!
 //! Tests: `tests/e2e.rs` here and in `dovetail-smol`, over real sockets, files and clocks.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod host;
 pub mod dnssd;
@@ -13,6 +13,7 @@ pub mod facts;
 pub mod watch;
 pub mod tls;
 pub mod net;
+pub mod path;
 pub mod disk;
 pub mod file_part;
 pub mod udp;

@@ -10,11 +10,12 @@ use crate::driver::{Item, Queue};
 use crate::file_part::{FilePart, NotSent};
 use crate::host::{Buffers, ReadSize, words};
 use crate::net::{Bound, accept_one, addresses, lost, send_some, send_waiting, share};
+use crate::path::{Shaping, within};
 use crate::tls::{Conduit, config};
 use bytes::Bytes;
 use dovetail_core::ids::StreamId;
 use dovetail_core::limits::CONNECT_TIMEOUT;
-use dovetail_core::machine::{CloseHow, Endpoint, Host, Input, Lost};
+use dovetail_core::machine::{CloseHow, Endpoint, Host, Input, Lost, Shape};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, sockopt};
@@ -124,17 +125,33 @@ pub struct Stream {
     state: Mutex<State>,
     readable: Condvar,
     writable: Condvar,
+    /// The send window may have room.
+    room: Condvar,
+    /// The path may have news.
+    moved: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     conduit: Conduit,
+    shaping: Shaping,
+    reporter: Reporter,
     phase: Phase,
     writer: Writer,
     /// Said once the handshake is over, which it must be by then.
     secured: Option<(Input, Instant)>,
     /// Nothing is left to throw away.
     has_eof: bool,
+    /// The last read took all there was, and the next one is allowed.
+    is_drained: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reporter {
+    None,
+    /// Waits for something to move.
+    Idle,
+    Busy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,13 +198,18 @@ impl Stream {
             socket,
             state: Mutex::new(State {
                 conduit,
+                shaping: Shaping::default(),
+                reporter: Reporter::None,
                 phase: Phase::Open,
                 writer: Writer::None,
                 secured: None,
                 has_eof: false,
+                is_drained: false,
             }),
             readable: Condvar::new(),
             writable: Condvar::new(),
+            room: Condvar::new(),
+            moved: Condvar::new(),
         });
         let mut state = stream.lock();
         state.secured = opened;
@@ -202,6 +224,22 @@ impl Stream {
     pub fn grant(&self, bytes: u32) {
         self.lock().conduit.grant(bytes);
         self.readable.notify_one();
+    }
+
+    /// What it may take of the network from now on.
+    pub fn shape(self: &Arc<Self>, shape: Shape, queue: &Arc<Queue>) {
+        let mut state = self.lock();
+        state.shaping.set(&self.socket, shape);
+        if state.reporter == Reporter::None && shape.report_every.is_some() {
+            let (stream, answer) = (Arc::clone(self), Arc::clone(queue));
+            if let Err(why) = start("dovetail-report", move || stream.report(&answer)) {
+                return self.lose(&mut state, why, queue);
+            }
+            state.reporter = Reporter::Busy;
+        }
+        self.flush_some(&mut state, queue);
+        self.room.notify_one();
+        self.note_movement(&mut state);
     }
 
     /// Queue bytes; [`Stream::flush`] writes them.
@@ -290,7 +328,10 @@ impl Stream {
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => {
                     drop(buffer);
-                    if self.wait(until) {
+                    self.lock().is_drained = true;
+                    let has_come = self.wait(until);
+                    self.lock().is_drained = false;
+                    if has_come {
                         continue;
                     }
                     Lost::TimedOut
@@ -340,6 +381,7 @@ impl Stream {
         if state.phase != Phase::Open {
             return;
         }
+        self.note_movement(&mut state);
         let received = state.conduit.receive(bytes);
         self.flush_some(&mut state, queue);
         match received {
@@ -371,10 +413,23 @@ impl Stream {
                     state.conduit.file_part().cloned(),
                     state.conduit.chunks(WRITE_MAX),
                 );
+                let wanted = match &part {
+                    Some(part) => part.len,
+                    None => chunks.iter().map(Bytes::len).sum(),
+                };
+                let room = state.shaping.room(&self.socket, wanted);
+                if room == Some(0) {
+                    state = self
+                        .room
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                let room = room.unwrap_or(usize::MAX);
                 drop(state);
                 let wrote = match part {
-                    Some(part) => self.write_file(&part),
-                    None => self.write_chunks(&chunks),
+                    Some(part) => self.write_file(&part.beginning(room)),
+                    None => self.write_chunks(&chunks, room),
                 };
                 state = self.lock();
                 match wrote {
@@ -415,36 +470,92 @@ impl Stream {
         let mut state = self.lock();
         state.phase = Phase::Ended;
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        self.moved.notify_one();
     }
 
     fn flush_some(self: &Arc<Self>, state: &mut State, queue: &Arc<Queue>) {
         while state.writer != Writer::Busy && state.conduit.has_outgoing() {
-            // Files take a disk's time: that is the writer's.
-            let sent = match state.conduit.file_part() {
-                Some(_) => Err(NotSent::Cold),
-                None => {
-                    let slices = state.conduit.slices();
-                    let more = state.conduit.has_part_next(slices.len());
-                    send_some(&self.socket, &slices, more)
-                }
-            };
-            match sent {
+            match self.send_next(state) {
                 Ok(written) => self.say_sent(state, written, queue),
-                Err(NotSent::Full | NotSent::Cold) => self.wake_writer(state, queue),
+                Err(NotSent::Full | NotSent::Held | NotSent::Cold) => {
+                    self.wake_writer(state, queue);
+                }
                 Err(NotSent::Lost(why)) => return self.lose(state, why, queue),
             }
         }
     }
 
-    fn write_chunks(&self, chunks: &[Bytes]) -> Result<Wrote, Lost> {
+    /// Write what window and socket take now. Files take a disk's time: that is the writer's.
+    fn send_next(&self, state: &mut State) -> Result<usize, NotSent> {
+        let State {
+            conduit, shaping, ..
+        } = state;
+        if conduit.file_part().is_some() {
+            return Err(NotSent::Cold);
+        }
+        let slices = conduit.slices();
+        let wanted = slices.iter().map(|slice| slice.len()).sum();
+        let more = conduit.has_part_next(slices.len());
+        match shaping.room(&self.socket, wanted) {
+            Some(0) => Err(NotSent::Held),
+            Some(room) if room < wanted => send_some(&self.socket, &within(&slices, room), false),
+            _ => send_some(&self.socket, &slices, more),
+        }
+    }
+
+    /// Reporter: tell the machine of the path, while it wants to know and something moves.
+    fn report(&self, queue: &Queue) {
+        let mut state = self.lock();
+        while state.phase != Phase::Ended {
+            let every = state.shaping.report_every();
+            let every = every.filter(|_| !self.look(&mut state, queue));
+            state.reporter = if every.is_some() {
+                Reporter::Busy
+            } else {
+                Reporter::Idle
+            };
+            state = match every {
+                Some(every) => {
+                    drop(state);
+                    std::thread::sleep(every);
+                    self.lock()
+                }
+                None => self
+                    .moved
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Tell what is new; true if nothing moves.
+    fn look(&self, state: &mut State, queue: &Queue) -> bool {
+        let is_drained =
+            state.is_drained && state.phase == Phase::Open && state.conduit.wants().is_some();
+        let look = state.shaping.look(&self.socket, self.id, is_drained);
+        if let Some(report) = look.report {
+            queue.push(report);
+        }
+        self.room.notify_one();
+        look.is_quiet
+    }
+
+    fn note_movement(&self, state: &mut State) {
+        if state.reporter == Reporter::Idle {
+            state.reporter = Reporter::Busy;
+            self.moved.notify_one();
+        }
+    }
+
+    fn write_chunks(&self, chunks: &[Bytes], room: usize) -> Result<Wrote, Lost> {
         let slices: Vec<_> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
-        send_waiting(&self.socket, &slices).map(Wrote::Some)
+        send_waiting(&self.socket, &within(&slices, room)).map(Wrote::Some)
     }
 
     fn write_file(&self, part: &FilePart) -> Result<Wrote, Lost> {
         match part.send(&self.socket) {
             Ok(written) => Ok(Wrote::Some(written)),
-            Err(NotSent::Full) => Ok(Wrote::Some(0)),
+            Err(NotSent::Full | NotSent::Held) => Ok(Wrote::Some(0)),
             Err(NotSent::Cold) => part.read().map(Wrote::Read),
             Err(NotSent::Lost(why)) => Err(why),
         }
@@ -463,6 +574,7 @@ impl Stream {
 
     fn say_sent(&self, state: &mut State, written: usize, queue: &Queue) {
         let (stream, len) = (self.id, state.conduit.written(written));
+        self.note_movement(state);
         if len > 0 {
             queue.push(Input::Sent { stream, len });
         }
@@ -492,6 +604,8 @@ impl Stream {
         }
         self.readable.notify_one();
         self.writable.notify_one();
+        self.room.notify_one();
+        self.moved.notify_one();
     }
 
     /// Wait for something to read; false if the time is up first.

@@ -17,6 +17,7 @@ mod shelf;
 mod shelf_desk;
 mod status;
 mod swarm;
+mod yielding;
 
 use crate::announce::messages::Scope;
 use crate::announce::{Announcer, AnnouncerConfig, AnnouncerEvent, Lookup, SwarmState};
@@ -212,6 +213,7 @@ impl Agent {
                 self.route_stream(owner, stream, input);
             }
             Input::Closed { stream, .. } => {
+                self.rules.yielding.on_closed(stream);
                 let owner = self.fx.stream_owner(stream, true);
                 self.route_stream(owner, stream, input);
             }
@@ -234,7 +236,8 @@ impl Agent {
                 self.with_swarm(owner, |swarm, c| swarm.on_hashed(op, done, c));
             }
             Input::Host(facts) => self.on_host(*facts),
-            Input::Tick | Input::Listening { .. } | Input::Datagram { .. } => {}
+            Input::Tick | Input::Listening { .. } | Input::Datagram { .. } | Input::Path { .. } => {
+            }
         }
     }
 
@@ -618,6 +621,7 @@ impl Agent {
             self.with_swarm(Some(owner), Swarm::on_tick);
         }
         self.rules.down.on_tick(self.now.mono);
+        self.rules.yielding.on_tick(self.now.mono, &mut self.fx);
     }
 
     /// Those who wait for bandwidth, one after the other.
@@ -695,6 +699,7 @@ impl Agent {
             self.rules.ledger.deadline(),
             self.keeper.as_ref().map(Keeper::deadline),
             self.lent.deadline(),
+            self.rules.yielding.deadline(),
             self.rules
                 .next_at()
                 .map(|at| Deadline::new(at, "other limits may hold")),
@@ -716,6 +721,15 @@ impl Machine for Agent {
             wall: now.wall,
         };
         let due = self.next.is_some_and(|next| next.at <= self.now.mono);
+        if let Input::Path { stream, facts } = input {
+            // Many a second: nobody but congestion control needs to hear of them.
+            let yielding = &mut self.rules.yielding;
+            yielding.on_path(self.now.mono, stream, facts, &mut self.fx);
+            self.next = Deadline::earlier(self.next, yielding.deadline());
+            if !due {
+                return;
+            }
+        }
         self.route(input);
         self.settle();
         if due {
@@ -737,6 +751,7 @@ impl Machine for Agent {
     fn check(&self) {
         self.swarms.values().for_each(Swarm::check);
         self.desk.check();
+        self.rules.yielding.check();
         assert!(
             self.said.is_empty() && self.asked.is_empty(),
             "an event outlived its call"

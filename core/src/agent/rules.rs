@@ -5,6 +5,7 @@
 
 use super::ledger::Ledger;
 use super::swarm::Swarm;
+use super::yielding::Yielding;
 use super::{ANNOUNCER, Agent};
 use crate::announce::messages::Scope;
 use crate::command::{Event, GetRequest, Level};
@@ -32,6 +33,7 @@ pub(super) struct Rules {
     pub(super) down: Downlink,
     pub(super) bans: Bans,
     pub(super) ledger: Ledger,
+    pub(super) yielding: Yielding,
     shelf_bytes: u64,
     /// What the limits were worked out from.
     usage: Usage,
@@ -61,6 +63,7 @@ impl Rules {
             down: Downlink::default(),
             bans: Bans::default(),
             ledger,
+            yielding: Yielding::default(),
             shelf_bytes: 0,
             usage,
             skew_us: 0,
@@ -166,6 +169,7 @@ impl Agent {
         if networks(&rules.facts) != networks(&facts) {
             rules.down.forget_line();
         }
+        rules.yielding.on_host(&facts);
         rules.effective = rules.layers.effective(&facts);
         rules.facts = facts;
         self.reconsider();

@@ -139,6 +139,7 @@ impl CachePeer {
             | Input::Secured { stream }
             | Input::Received { stream, .. }
             | Input::Sent { stream, .. }
+            | Input::Path { stream, .. }
             | Input::Closed { stream, .. } => {
                 if self.callers.contains(stream) {
                     Whose::Agent

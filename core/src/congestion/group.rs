@@ -2,7 +2,8 @@
 //!
 //! Decides: which flows rest. A flow never takes less than its floor, so many flows would take much from a foreground
 //! however politely each behaves: those that have shrunk to their floors run in turn, as many as fit into
-//! [`FLOOR_SHARE`] of what the line has been seen to carry.
+//! [`FLOOR_SHARE`] of what the line has been seen to carry. If the queue goes when only some run, it was our own, and
+//! all run again.
 //! Also shares what flows learn: the base round trip of a network, and slowdowns, which come together.
 //! Invariants: while somebody yields, the floors that run fit the share, or one flow runs alone, in one of at most
 //! [`RESTS_MAX`] turns; when nobody yields, nobody rests.
@@ -18,8 +19,12 @@ use core::time::Duration;
 const FLOOR_SHARE: u64 = 20;
 /// How long flows run before others have their turn: many round trips, and less than anybody's patience.
 const TURN: Duration = Duration::from_secs(1);
+/// A flow that has shrunk to its floor does not rest before it has stood there for so long: bursts pass.
+const YIELDS_FOR: Duration = Duration::from_secs(1);
 /// Where one floor is too much already, it runs in one turn of at most so many: somebody must see the end of it.
 const RESTS_MAX: u64 = 4;
+/// Where the queue was our own, turns are not tried again so soon.
+const TURNS_AGAIN: Duration = Duration::from_secs(10);
 /// The capacity is the best second of so many minutes.
 const CAPACITY_MINUTES: usize = 10;
 /// A round trip is not known yet.
@@ -32,6 +37,8 @@ pub struct Group<K> {
     capacity: Capacity,
     /// Of the turn that runs, while somebody yields.
     turn_since: Option<Mono>,
+    /// No turns before: the last ones have shown that the queue is our own.
+    no_turns_before: Mono,
     last_turn: Option<K>,
     /// Nobody runs in this turn.
     all_rest: bool,
@@ -46,6 +53,8 @@ struct Member {
     rests: bool,
     /// What it knows of the queue is from before it rested.
     has_rested: bool,
+    /// It has been at its floor, with the line full, since then.
+    yields_since: Option<Mono>,
 }
 
 impl<K> Default for Group<K> {
@@ -55,6 +64,7 @@ impl<K> Default for Group<K> {
             memory: BaseMemory::default(),
             capacity: Capacity::default(),
             turn_since: None,
+            no_turns_before: Mono::ZERO,
             last_turn: None,
             all_rest: false,
             rests: 0,
@@ -81,13 +91,14 @@ impl<K: Copy + Ord> Group<K> {
             remote,
             rests: false,
             has_rested: false,
+            yields_since: None,
         };
         self.members.insert(key, member);
     }
 
     pub fn remove(&mut self, key: K) {
         self.members.remove(&key);
-        if self.members.is_empty() || !self.is_anyone_yielding() {
+        if self.members.values().all(|member| member.rests) {
             self.wake_all();
         }
     }
@@ -115,6 +126,11 @@ impl<K: Copy + Ord> Group<K> {
             controller.learn_base(known);
         }
         controller.on_ack(now, ack);
+        member.yields_since = match member.yields_since {
+            _ if !controller.is_yielding() => None,
+            None => Some(now),
+            since => since,
+        };
         let base = controller.base_rtt_us();
         // Longer than what is known only on the evidence that made this flow give it up.
         let is_news = base.is_some() && known.is_none_or(|known| base != Some(known));
@@ -128,6 +144,13 @@ impl<K: Copy + Ord> Group<K> {
             }
         }
         self.review(now);
+    }
+
+    /// A round trip that the flow has had before its first acknowledgement was heard of; 0 is none.
+    pub fn learn_base(&mut self, key: K, base_us: u64) {
+        if let Some(member) = self.members.get_mut(&key).filter(|_| base_us > 0) {
+            member.controller.learn_base(base_us);
+        }
     }
 
     pub fn on_loss(&mut self, now: Mono, key: K) {
@@ -187,21 +210,28 @@ impl<K: Copy + Ord> Group<K> {
     }
 
     fn review(&mut self, now: Mono) {
-        if !self.is_anyone_yielding() {
+        if !self.is_anyone_yielding(now) {
+            if self.turn_since.is_some() {
+                self.no_turns_before = now + TURNS_AGAIN;
+            }
             return self.wake_all();
+        }
+        let is_own_queue = now < self.no_turns_before && !self.capacity.is_used_by_others();
+        if self.turn_since.is_none() && is_own_queue {
+            return;
         }
         let is_due = self.turn_since.is_none_or(|since| now >= since + TURN);
         if is_due {
             self.turn_since = Some(now);
-            self.next_turn();
+            self.next_turn(now);
         }
     }
 
     /// Somebody who runs stands at the floor with the line full, as far as it knows; or all rest.
-    fn is_anyone_yielding(&self) -> bool {
+    fn is_anyone_yielding(&self, now: Mono) -> bool {
         let in_turns = self.turn_since.is_some();
         let mut running = self.members.values().filter(|member| !member.rests);
-        self.all_rest || running.any(|m| m.controller.is_yielding() && (in_turns || !m.has_rested))
+        self.all_rest || running.any(|m| m.yields_for(now, in_turns))
     }
 
     fn wake_all(&mut self) {
@@ -211,13 +241,13 @@ impl<K: Copy + Ord> Group<K> {
         }
     }
 
-    fn next_turn(&mut self) {
+    fn next_turn(&mut self, now: Mono) {
         let share = self.capacity.bytes_per_s() / FLOOR_SHARE;
         self.all_rest = self.rests > 0;
         self.rests = self.rests.saturating_sub(1);
         let mut left = share;
         let mut runs = self.all_rest;
-        for key in self.in_turn() {
+        for key in self.in_turn(now) {
             let Some(member) = self.members.get_mut(&key) else {
                 continue;
             };
@@ -227,7 +257,7 @@ impl<K: Copy + Ord> Group<K> {
                 continue;
             }
             member.wake();
-            if !runs {
+            if !runs && self.capacity.is_used_by_others() {
                 self.rests = (rate / share.max(1)).clamp(1, RESTS_MAX) - 1;
             }
             runs = true;
@@ -237,8 +267,8 @@ impl<K: Copy + Ord> Group<K> {
     }
 
     /// Those at their floors and those that rest, the next to run first.
-    fn in_turn(&self) -> Vec<K> {
-        let at_floor = |member: &Member| member.rests || member.controller.is_yielding();
+    fn in_turn(&self, now: Mono) -> Vec<K> {
+        let at_floor = |member: &Member| member.rests || member.yields_for(now, true);
         let all = || {
             let members = self.members.iter().filter(move |(_, m)| at_floor(m));
             members.map(|(key, _)| *key)
@@ -250,6 +280,12 @@ impl<K: Copy + Ord> Group<K> {
 }
 
 impl Member {
+    /// It stands at its floor for good. In turns that counts at once, and what it knew before it rested counts, too.
+    fn yields_for(&self, now: Mono, in_turns: bool) -> bool {
+        self.yields_since
+            .is_some_and(|since| in_turns || (!self.has_rested && now >= since + YIELDS_FOR))
+    }
+
     fn wake(&mut self) {
         if core::mem::take(&mut self.rests) {
             self.has_rested = true;
@@ -271,6 +307,8 @@ struct Capacity {
     minute: u64,
     second: u64,
     bytes: u64,
+    /// Of the last whole second.
+    current: u64,
 }
 
 impl Capacity {
@@ -279,6 +317,7 @@ impl Capacity {
         if second != self.second {
             let best = &mut self.best[self.minute as usize % CAPACITY_MINUTES];
             *best = (*best).max(self.bytes);
+            self.current = self.bytes;
             (self.second, self.bytes) = (second, 0);
         }
         let minute = second / 60;
@@ -290,6 +329,11 @@ impl Capacity {
             self.minute = minute;
         }
         self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Our part of it now is less than half.
+    fn is_used_by_others(&self) -> bool {
+        self.current < self.bytes_per_s() / 2
     }
 
     fn bytes_per_s(&self) -> u64 {

@@ -3,9 +3,11 @@
 //! From the draft: round trips instead of one-way delays, a gain between 1/16 and 1 of Reno's, the modified slow
 //! start, additive increase below the target and multiplicative decrease above it, slowdowns.
 //! Otherwise than the draft, each with its measurement in `docs/yielding.md`:
-//! - the **target** is three quarters of the base round trip within 2 and 15 ms (60 ms there): behind a buffer of
+//! - the **target** is three quarters of the base round trip within 2 and 13 ms (60 ms there): behind a buffer of
 //!   100 ms the draft's leaves a foreground flow 62 % of the line, this one 98 %. Jitter that is seen while our own
 //!   queue is drained raises it, to 60 ms at most;
+//! - on a slow and short line the target is no shorter than [`TARGET_SEGMENTS`] packets take there: our own floor is no
+//!   queue to yield to;
 //! - the **base** does not age. It is given up on evidence only ([`EXPIRY`]), and may come from another flow;
 //! - a slowdown that would tell nothing new is left out, if the path was seen empty since the last one;
 //! - after a timeout the slow start goes to ten segments at least.
@@ -16,15 +18,24 @@ use crate::time::{Deadline, Mono};
 use core::time::Duration;
 
 const TARGET_MIN_US: u64 = 2_000;
-const TARGET_MAX_US: u64 = 15_000;
-/// The draft's own target: as far as jitter can raise ours.
-const TARGET_JITTER_MAX_US: u64 = 60_000;
-/// Of the draft: no flow grows slower than this part of Reno.
-const GAIN_DIVISOR_MAX: u64 = 16;
+const TARGET_MAX_US: u64 = 13_000;
+/// Two segments are the floor.
+const TARGET_SEGMENTS: u64 = 3;
+/// A rate is measured over so long.
+const RATE_SPAN: Duration = Duration::from_millis(200);
+/// The draft's own target: as far as ours can be raised.
+const TARGET_RAISED_MAX_US: u64 = 60_000;
+/// No flow grows slower than this part of Reno. (The draft has 16: a queue of 60 ms on a LAN. Ours is of 2 ms there, and
+/// a segment more in a round trip is nothing to it.)
+const GAIN_DIVISOR_MAX: u64 = 4;
+/// ... and no slow start slower than this part.
+const RAMP_DIVISOR_MAX: u64 = 2;
 /// A slowdown lasts so many round trips, and no shorter one counts: else slowdowns would follow each other closely.
 const SLOWDOWN_ROUND_TRIPS: u64 = 2;
 /// Time between slowdowns, in their own length. The draft has 9; 19 costs half as much and is as fair.
-const SLOWDOWN_EVERY: u64 = 14;
+const SLOWDOWN_EVERY: u64 = 19;
+/// ... but no less than this: a LAN's round trips are so short that slowdowns would follow each other all the time.
+const SLOWDOWN_WAIT_MIN: Duration = Duration::from_millis(500);
 /// Slowdowns whose jitter is remembered.
 const JITTER_SLOWDOWNS: usize = 4;
 /// Segments that slow start reaches after a timeout: repeated ones would bring it down to nothing.
@@ -50,6 +61,7 @@ pub struct LedbatPlusPlus {
     /// The path was seen empty since the last slowdown.
     was_empty: bool,
     jitter_us: [u64; JITTER_SLOWDOWNS],
+    fastest: Fastest,
     doubt: Option<Doubt>,
 }
 
@@ -92,6 +104,7 @@ impl LedbatPlusPlus {
             heard_at: None,
             was_empty: false,
             jitter_us: [0; JITTER_SLOWDOWNS],
+            fastest: Fastest::default(),
             doubt: None,
         }
     }
@@ -101,6 +114,7 @@ impl LedbatPlusPlus {
             self.start_anew();
         }
         self.heard_at = Some(now);
+        self.fastest.add(now, ack.bytes);
         self.measure(now, ack.rtt_us);
         match self.state {
             State::Slowdown { .. } => self.slow_down(now, ack.rtt_us),
@@ -136,7 +150,8 @@ impl LedbatPlusPlus {
             return false;
         };
         let left = slowdown_at.since(now);
-        let is_near = left <= self.rtt() * (SLOWDOWN_ROUND_TRIPS * SLOWDOWN_EVERY / 2) as u32;
+        let usual = self.rtt() * (SLOWDOWN_ROUND_TRIPS * SLOWDOWN_EVERY) as u32;
+        let is_near = left <= usual.max(SLOWDOWN_WAIT_MIN) / 2;
         if is_near {
             self.begin_slowdown(now);
         }
@@ -189,22 +204,29 @@ impl LedbatPlusPlus {
 
     /// The queue this flow lets stand.
     fn target_us(&self) -> u64 {
-        let base = self.base_us.unwrap_or(0);
         // The second least of the last: a burst of somebody else is not jitter.
         let mut jitter = self.jitter_us;
         jitter.sort_unstable();
-        let for_jitter = (jitter[1] * 3 / 2).min(TARGET_JITTER_MAX_US);
-        (base * 3 / 4)
-            .clamp(TARGET_MIN_US, TARGET_MAX_US)
-            .max(for_jitter)
+        let for_jitter = jitter[1] * 3 / 2;
+        let for_packets = match self.fastest.bytes_per_s {
+            0 => 0,
+            rate => TARGET_SEGMENTS * self.window.segment_bytes * 1_000_000 / rate,
+        };
+        let raised = for_jitter.max(for_packets).min(TARGET_RAISED_MAX_US);
+        self.plain_target_us().max(raised)
+    }
+
+    /// ... by the length of the path alone.
+    fn plain_target_us(&self) -> u64 {
+        let base = self.base_us.unwrap_or(0);
+        (base * 3 / 4).clamp(TARGET_MIN_US, TARGET_MAX_US)
     }
 
     /// The gain is one over this.
     fn gain_divisor(&self) -> u64 {
         let base = self.base_us.unwrap_or(1).max(1);
-        (2 * self.target_us())
-            .div_ceil(base)
-            .clamp(1, GAIN_DIVISOR_MAX)
+        let divisor = (2 * self.plain_target_us()).div_ceil(base);
+        divisor.clamp(1, GAIN_DIVISOR_MAX)
     }
 
     fn rtt(&self) -> Duration {
@@ -252,7 +274,8 @@ impl LedbatPlusPlus {
             return self.enter_avoidance(now, since);
         }
         if ack.is_window_limited {
-            let more = ack.bytes.min(self.window.bytes()) / self.gain_divisor();
+            let more =
+                ack.bytes.min(self.window.bytes()) / self.gain_divisor().min(RAMP_DIVISOR_MAX);
             let grown = self.window.bytes() + more.max(1);
             self.window.set_bytes(grown.min(self.ssthresh_bytes));
         }
@@ -265,6 +288,11 @@ impl LedbatPlusPlus {
         let wait = match since {
             Some(since) => now.since(since).max(least) * SLOWDOWN_EVERY as u32,
             None => least,
+        };
+        let wait = if self.is_first_start {
+            wait
+        } else {
+            wait.max(SLOWDOWN_WAIT_MIN)
         };
         self.is_first_start = false;
         self.was_empty = false;
@@ -349,7 +377,29 @@ impl LedbatPlusPlus {
     fn start_anew(&mut self) {
         *self = Self {
             jitter_us: self.jitter_us,
+            fastest: self.fastest,
             ..Self::new(self.window.segment_bytes as u32, self.base_us)
         };
+    }
+}
+
+/// The best rate that the flow has had.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fastest {
+    bytes_per_s: u64,
+    since: Mono,
+    bytes: u64,
+}
+
+impl Fastest {
+    fn add(&mut self, now: Mono, bytes: u64) {
+        let span = now.since(self.since);
+        if span >= RATE_SPAN {
+            let span_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+            let rate = self.bytes.saturating_mul(1_000_000) / span_us;
+            self.bytes_per_s = self.bytes_per_s.max(rate);
+            (self.since, self.bytes) = (now, 0);
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }

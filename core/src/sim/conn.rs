@@ -6,6 +6,7 @@
 
 use super::event::{Control, DialError, What};
 use super::flow::{Flow, FlowSpec};
+use super::shaping::Reporting;
 use super::world::{Soon, World};
 use crate::ids::{FileId, StreamId};
 use crate::machine::{CloseHow, Endpoint, Host as Target, Input, Listener, Lost};
@@ -54,6 +55,7 @@ pub(super) struct Conn {
     /// `flows[i]` goes from `ends[i]` to the other.
     pub(super) flows: [Flow; 2],
     pub(super) paths: [Path; 2],
+    pub(super) reporting: [Reporting; 2],
     dial: Option<Box<Dial>>,
     attempt: u8,
     opened: bool,
@@ -151,6 +153,7 @@ impl World {
             ],
             flows: [Flow::new(spec), Flow::new(spec)],
             paths: [Path::LOOPBACK; 2],
+            reporting: [Reporting::default(); 2],
             dial: Some(Box::new(Dial {
                 targets,
                 name,

@@ -47,6 +47,11 @@ pub(super) enum What {
         conn: u32,
         dir: u8,
     },
+    /// To the machine at `side`, of its stream's path.
+    Report {
+        conn: u32,
+        side: u8,
+    },
     Control {
         conn: u32,
         side: u8,

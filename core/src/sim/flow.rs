@@ -16,6 +16,8 @@ const RTO_MIN_NS: u64 = 200_000_000;
 const RTO_MAX_NS: u64 = 60_000_000_000;
 const RTO_FIRST_NS: u64 = 1_000_000_000;
 const SEND_BUFFER_MIN: u64 = 64 * 1024;
+/// Payload of an Ethernet packet.
+const PACKET_BYTES: u64 = 1448;
 /// RFC 6928's ten packets, where segments are smaller than that.
 const FIRST_WINDOW: u64 = 14_600;
 
@@ -94,6 +96,17 @@ pub(super) struct Flow {
     pub(super) rto_armed: bool,
     pub(super) read_queued: bool,
     pub(super) sent_queued: bool,
+
+    /// Bounds that the machines at the two ends have set ([`crate::machine::Shape`]).
+    send_window: Option<u64>,
+    receive_window: Option<u64>,
+    /// The send window has kept bytes out of the send buffer.
+    pub(super) was_held_back: bool,
+    resent: u32,
+    out_of_order: u32,
+    last_rtt_ns: u64,
+    least_rtt_ns: u64,
+    acks: u32,
 }
 
 impl Flow {
@@ -132,6 +145,14 @@ impl Flow {
             rto_armed: false,
             read_queued: false,
             sent_queued: false,
+            send_window: None,
+            receive_window: None,
+            was_held_back: false,
+            resent: 0,
+            out_of_order: 0,
+            last_rtt_ns: 0,
+            least_rtt_ns: 0,
+            acks: 0,
         }
     }
 
@@ -149,8 +170,9 @@ impl Flow {
 
     /// Move bytes into the send buffer; how many bytes of whole sends are thereby answered.
     pub(super) fn take(&mut self) -> u32 {
-        let room = (2 * self.window).clamp(SEND_BUFFER_MIN, self.spec.send_buffer_max);
+        let room = self.buffer_room();
         self.taken = self.written.min(self.taken.max(self.acked + room));
+        self.was_held_back |= self.taken < self.written && Some(room) == self.send_window;
         let before = self.answered;
         while let Some(end) = self.sends.front().filter(|end| **end <= self.taken) {
             self.answered = *end;
@@ -159,9 +181,14 @@ impl Flow {
         (self.answered - before) as u32
     }
 
+    fn buffer_room(&self) -> u64 {
+        let room = (2 * self.window).clamp(SEND_BUFFER_MIN, self.spec.send_buffer_max);
+        room.min(self.send_window.unwrap_or(u64::MAX))
+    }
+
     /// Would [`Flow::take`] answer a send?
     pub(super) fn can_answer(&self) -> bool {
-        let room = (2 * self.window).clamp(SEND_BUFFER_MIN, self.spec.send_buffer_max);
+        let room = self.buffer_room();
         self.sends
             .front()
             .is_some_and(|end| *end <= self.taken.max(self.acked + room))
@@ -221,14 +248,31 @@ impl Flow {
         !self.again.is_empty() || self.new_len().is_some()
     }
 
+    /// As Linux has it: what leaves at once is about a millisecond's worth, at least a packet (`tcp_tso_autosize`).
+    fn segment_now(&self) -> u64 {
+        let packet = self.spec.segment.min(PACKET_BYTES);
+        match self.rtt_ns {
+            0 => packet,
+            rtt_ns => {
+                let at_once = self
+                    .window
+                    .min(self.send_window.unwrap_or(u64::MAX))
+                    .saturating_mul(1_000_000)
+                    / rtt_ns;
+                at_once.clamp(packet, self.spec.segment)
+            }
+        }
+    }
+
     /// Length of the next new segment; 0 is a bare end of stream.
     fn new_len(&self) -> Option<u64> {
         let unsent = self.taken - self.next;
         let allowed = self.edge.saturating_sub(self.next);
-        let len = unsent.min(self.spec.segment).min(allowed);
+        let segment = self.segment_now();
+        let len = unsent.min(segment).min(allowed);
         if len > 0 {
             // A sliver because the receiver's window is nearly shut waits for the window (RFC 1122 §4.2.3.4).
-            let sliver = len < unsent && len < self.spec.segment && self.in_flight > 0;
+            let sliver = len < unsent && len < segment && self.in_flight > 0;
             return (!sliver).then_some(len);
         }
         (self.fin == Fin::Wanted && self.next == self.written).then_some(0)
@@ -239,6 +283,7 @@ impl Flow {
             return None;
         }
         let (start, len, fin) = if let Some(lost) = self.again.pop_front() {
+            self.resent += 1;
             lost
         } else if let Some(len) = self.new_len() {
             let start = self.next;
@@ -376,6 +421,12 @@ impl Flow {
     }
 
     fn sample(&mut self, rtt_ns: u64) {
+        self.last_rtt_ns = rtt_ns;
+        self.acks += 1;
+        self.least_rtt_ns = match self.least_rtt_ns {
+            0 => rtt_ns,
+            least => least.min(rtt_ns),
+        };
         if self.rtt_ns == 0 {
             self.rtt_ns = rtt_ns.max(1);
             self.rtt_var_ns = rtt_ns / 2;
@@ -397,6 +448,7 @@ impl Flow {
             self.fin_at = Some(end);
         }
         if segment.start > self.arrived {
+            self.out_of_order += 1;
             let at = self.early.partition_point(|early| early.0 < segment.start);
             self.early.insert(at, (segment.start, end));
             return;
@@ -441,16 +493,82 @@ impl Flow {
 
     /// The window to tell the sender with an acknowledgement.
     pub(super) fn advertise(&mut self) -> u64 {
-        self.advertised = self.read + self.spec.receive_buffer;
+        self.advertised = self.edge_now();
         self.advertised
+    }
+
+    /// A bound moves the edge only to the right: what was allowed stays so (RFC 9840 §4.1.1).
+    fn edge_now(&self) -> u64 {
+        let edge = self.read + self.spec.receive_buffer;
+        match self.receive_window {
+            Some(window) => edge.min(self.arrived + window).max(self.advertised),
+            None => edge,
+        }
     }
 
     /// Has reading opened the window so far that the sender must be told?
     pub(super) fn should_update(&self) -> bool {
-        let opened = self.read + self.spec.receive_buffer - self.advertised;
+        let opened = self.edge_now() - self.advertised;
         let left = self.advertised.saturating_sub(self.arrived);
+        if self.receive_window.is_some() {
+            return opened > 0;
+        }
         let step = self.spec.segment.min(self.spec.receive_buffer / 2).max(1);
         opened >= step && left < 2 * self.spec.segment + self.spec.receive_buffer / 4
+    }
+
+    // --- what a machine may bound, and what it hears
+
+    pub(super) fn set_send_window(&mut self, bytes: Option<u64>) {
+        self.send_window = bytes;
+    }
+
+    pub(super) fn set_receive_window(&mut self, bytes: Option<u64>) {
+        self.receive_window = bytes;
+    }
+
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.spec.segment
+    }
+
+    pub(super) fn rtt_ns(&self) -> u64 {
+        self.rtt_ns
+    }
+
+    pub(super) fn least_rtt_ns(&self) -> u64 {
+        self.least_rtt_ns
+    }
+
+    pub(super) fn acks(&self) -> u32 {
+        self.acks
+    }
+
+    pub(super) fn last_rtt_ns(&self) -> u64 {
+        self.last_rtt_ns
+    }
+
+    pub(super) fn acked_bytes(&self) -> u64 {
+        self.acked
+    }
+
+    pub(super) fn unacked_bytes(&self) -> u64 {
+        self.taken - self.acked
+    }
+
+    pub(super) fn arrived_bytes(&self) -> u64 {
+        self.arrived
+    }
+
+    pub(super) fn resent(&self) -> u32 {
+        self.resent
+    }
+
+    pub(super) fn out_of_order(&self) -> u32 {
+        self.out_of_order
+    }
+
+    pub(super) fn has_timed_out(&self) -> bool {
+        self.backoff > 0
     }
 
     /// An acknowledgement that names no transmission, only the window.

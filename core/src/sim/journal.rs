@@ -126,6 +126,11 @@ impl Journal {
                 self.number(stream.0);
                 self.number((*len).into());
             }
+            Input::Path { stream, facts } => {
+                self.tag(b'v');
+                self.number(stream.0);
+                self.text(&format!("{facts:?}"));
+            }
             Input::Closed { stream, why } => {
                 self.tag(b'x');
                 self.number(stream.0);
@@ -194,6 +199,11 @@ impl Journal {
                 self.number(file.0);
                 self.number(*offset);
                 self.number((*len).into());
+            }
+            Output::Shape { stream, shape } => {
+                self.tag(b'H');
+                self.number(stream.0);
+                self.text(&format!("{shape:?}"));
             }
             Output::Close { stream, how } => {
                 self.tag(if *how == CloseHow::Flush { b'f' } else { b'A' });

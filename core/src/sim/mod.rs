@@ -32,6 +32,7 @@ mod link;
 pub mod origin;
 mod rivals;
 mod run;
+mod shaping;
 mod spec;
 pub mod toys;
 mod transmit;

@@ -104,6 +104,7 @@ impl World {
                 edge,
             } => self.on_ack(conn, dir, number, edge),
             What::Rto { conn, dir } => self.on_rto(conn, dir),
+            What::Report { conn, side } => self.on_report(conn, side),
             What::Control {
                 conn,
                 side,
@@ -266,6 +267,7 @@ impl World {
                 len,
             } => self.send_file(h, stream, file, offset, len),
             Output::Close { stream, how } => self.close(h, stream, how),
+            Output::Shape { stream, shape } => self.shape(h, stream, shape),
             Output::Disk { op, todo } => self.order_disk(h, op, todo),
             Output::Hash { op, job } => self.order_hash(h, op, job),
             Output::Reply { call, reply } => {

@@ -217,6 +217,7 @@ impl World {
             edge,
         };
         self.schedule(receiver, self.now_ns + back_ns, ack);
+        self.note_path(id, side);
         self.read_soon(id, side);
     }
 
@@ -240,6 +241,7 @@ impl World {
         if flow.can_answer() || !flow.is_all_taken() {
             self.sent_soon(id, dir);
         }
+        self.note_path(id, dir);
         self.kick(id, dir);
     }
 
@@ -281,6 +283,7 @@ impl World {
             return;
         }
         flow.on_timeout(now_ns);
+        self.note_path(id, dir);
         self.kick(id, dir);
     }
 

@@ -31,7 +31,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 /// One content of an agent.
 #[derive(Debug)]
@@ -59,6 +59,8 @@ pub(super) struct Swarm {
     sessions: Sessions,
     peers: BTreeMap<SourceId, Peer>,
     streams: BTreeMap<StreamId, SourceId>,
+    /// Open connections to HTTP servers, and whose they are.
+    web_streams: BTreeMap<StreamId, IpAddr>,
     candidates: Candidates,
     last_source: u64,
     /// There may be somebody to dial.
@@ -174,6 +176,7 @@ impl Swarm {
             sessions: Sessions::new(),
             peers: BTreeMap::new(),
             streams: BTreeMap::new(),
+            web_streams: BTreeMap::new(),
             candidates: Candidates::default(),
             last_source: PEER_SOURCES,
             dial_soon: false,
@@ -268,7 +271,19 @@ impl Swarm {
         c.fx.owner = self.owner;
         match self.streams.get(&stream).copied() {
             Some(source) => self.on_peer_stream(source, input, c),
-            None => self.with_job(c, |job, a| job.on_stream(&input, a)),
+            None => {
+                if let Input::Opened { stream, to } = &input {
+                    self.web_streams.insert(*stream, to.ip());
+                    let is_background = !self.foreground;
+                    c.rules
+                        .yielding
+                        .on_download(*stream, to.ip(), is_background, c.fx);
+                }
+                if let Input::Closed { stream, .. } = &input {
+                    self.web_streams.remove(stream);
+                }
+                self.with_job(c, |job, a| job.on_stream(&input, a));
+            }
         }
         self.top_up(c);
     }

@@ -38,6 +38,7 @@ impl Swarm {
     ) {
         c.fx.owner = self.owner;
         c.fx.adopt(session.stream());
+        c.rules.yielding.on_peer(session.stream(), from.ip(), c.fx);
         let banned = self.candidates.is_banned(from);
         let full = self.sessions.len() >= SESSIONS_PER_CONTENT_MAX;
         let known = self.candidates.known(from);
@@ -86,7 +87,8 @@ impl Swarm {
         };
         let mono = c.now.mono;
         match input {
-            Input::Opened { .. } => {
+            Input::Opened { stream, to } => {
+                c.rules.yielding.on_peer(stream, to.ip(), c.fx);
                 if let Some(me) = self.metainfo.as_ref().map(|m| identity(&self.me, m)) {
                     session.on_opened(mono, &me, c.fx);
                 }
@@ -103,6 +105,19 @@ impl Swarm {
             _ => {}
         }
         self.settle_session(source, events, c);
+    }
+
+    /// What our own peers send gives way at their side. Others may not, so in the background we hold them back.
+    pub(super) fn yield_as_receiver(&self, source: SourceId, c: &mut Context<'_>) {
+        if let (Some(session), Some(peer)) = (self.sessions.get(&source), self.peers.get(&source))
+            && !session.speaks_ranges()
+        {
+            let (stream, remote) = (session.stream(), peer.addr.ip());
+            let is_background = !self.foreground;
+            c.rules
+                .yielding
+                .on_download(stream, remote, is_background, c.fx);
+        }
     }
 
     fn on_session_closed(&mut self, source: SourceId, stream: StreamId, c: &mut Context<'_>) {
@@ -238,7 +253,10 @@ impl Swarm {
                     self.with_job(c, |job, a| job.on_hashes(source, &request, &hashes, a));
                 }
                 SessionEvent::Fault(fault) => self.on_fault(source, &fault, c),
-                SessionEvent::Unchoked => self.with_job(c, |job, _| job.unchoked(source)),
+                SessionEvent::Unchoked => {
+                    self.yield_as_receiver(source, c);
+                    self.with_job(c, |job, _| job.unchoked(source));
+                }
                 SessionEvent::Interested(_) => self.serve.changed(),
                 SessionEvent::Asked | SessionEvent::HashesRejected(_) => {}
             }
