@@ -23,6 +23,8 @@ pub mod failure;
 pub mod settings;
 pub mod command;
 pub mod machine;
+pub mod congestion;
+pub mod transport;
 pub mod wire;
 pub mod http;
 pub mod policy;

@@ -1,0 +1,2 @@
+//! uTP.
+mod packet;
