@@ -188,6 +188,23 @@ impl Header {
         self.encode(extension::NONE, out);
     }
 
+    /// The header, and what `write` appends as a selective acknowledgement if that is anything.
+    pub(super) fn encode_selective(&self, write: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+        let start = out.len();
+        self.encode(extension::SELECTIVE_ACK, out);
+        out.extend_from_slice(&[extension::NONE, 0]);
+        let body = out.len();
+        write(out);
+        let len = u8::try_from(out.len() - body).unwrap_or(0);
+        if len == 0 {
+            out.truncate(start);
+            return self.encode_plain(out);
+        }
+        if let Some(place) = out.get_mut(body - 1) {
+            *place = len;
+        }
+    }
+
     /// The header and `padding` bytes of extensions that nobody reads (not 1, which no extension has).
     pub(super) fn encode_padded(&self, padding: usize, out: &mut Vec<u8>) {
         const LONGEST: usize = EXTENSION_HEAD + u8::MAX as usize;

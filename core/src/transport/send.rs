@@ -1,0 +1,543 @@
+//! The sending half of a stream: what is in flight, what is lost, what an acknowledgement means.
+//!
+//! Decides: what counts as lost (RFC 5681, 6675 and 8985 in spirit: a packet is lost when one that left three
+//! transmissions later has arrived), which round trips are samples (Karn). Never does: windows, timers, pacing.
+//! Invariants ([`Sender::check`]): packets in flight are numbered without gaps; each is outstanding, lost or arrived;
+//! `flight_bytes` counts the outstanding ones. Work per packet is O(log n).
+//! Spec: BEP 29. Tested here and in `core/tests/utp.rs`.
+
+use super::bitmap::Bitmap;
+use super::outbox::Outbox;
+use crate::limits::{UTP_FLIGHT_PACKETS, UTP_REORDER_TOLERANCE};
+use crate::time::Mono;
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Outstanding,
+    Lost,
+    Arrived,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flying {
+    /// Place of its payload in the stream.
+    start: u64,
+    len: u16,
+    state: State,
+    is_probe: bool,
+    times_sent: u32,
+    sent_at: Mono,
+    first_sent_at: Mono,
+    /// Which transmission of the stream it was last.
+    transmission: u64,
+}
+
+/// A packet to be written: its number, its payload's place and length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) number: u64,
+    pub(super) start: u64,
+    pub(super) len: u16,
+    pub(super) is_fin: bool,
+}
+
+/// What an acknowledgement said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) acked_bytes: u64,
+    /// The cumulative acknowledgement moved on.
+    pub(super) has_advanced: bool,
+    pub(super) rtt_us: Option<u64>,
+    /// Of the packets found lost now, when the youngest was sent first. Probes are not among them.
+    pub(super) lost_sent_at: Option<Mono>,
+    pub(super) has_probe_arrived: bool,
+    pub(super) is_probe_lost: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Sender {
+    outbox: Outbox,
+    /// Place of the first byte that was in no packet.
+    next_byte: u64,
+    flight: VecDeque<Flying>,
+    /// Number of the first packet in flight, or of the next.
+    first: u64,
+    /// Those of `flight` after the first that have arrived.
+    arrived: Bitmap,
+    lost: BTreeSet<u64>,
+    /// Transmissions whose packets may still be outstanding, in order: which, and the packet's number.
+    order: VecDeque<(u64, u64)>,
+    next_transmission: u64,
+    last_arrived_transmission: u64,
+    flight_bytes: u64,
+    outstanding: usize,
+    fin: Option<u64>,
+    /// Acknowledgements of the same number without news.
+    repeated_acks: u64,
+}
+
+impl Sender {
+    pub(super) fn new(first: u64) -> Self {
+        Self {
+            outbox: Outbox::default(),
+            next_byte: 0,
+            flight: VecDeque::new(),
+            first,
+            arrived: Bitmap::new(),
+            lost: BTreeSet::new(),
+            order: VecDeque::new(),
+            next_transmission: UTP_REORDER_TOLERANCE + 1,
+            last_arrived_transmission: 0,
+            flight_bytes: 0,
+            outstanding: 0,
+            fin: None,
+            repeated_acks: 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        self.outbox.push(bytes);
+    }
+
+    /// Bytes given so far.
+    pub(super) const fn given_bytes(&self) -> u64 {
+        self.outbox.end()
+    }
+
+    /// Place of the first byte not acknowledged in order.
+    pub(super) fn acked_to(&self) -> u64 {
+        self.flight
+            .front()
+            .map_or(self.next_byte, |packet| packet.start)
+    }
+
+    /// Bytes that were in no packet.
+    pub(super) const fn unsent_bytes(&self) -> u64 {
+        self.outbox.end() - self.next_byte
+    }
+
+    /// Bytes that were in no packet will not be sent.
+    pub(super) fn truncate(&mut self) {
+        self.outbox.truncate(self.next_byte);
+    }
+
+    pub(super) const fn flight_bytes(&self) -> u64 {
+        self.flight_bytes
+    }
+
+    /// Number of the next new packet.
+    pub(super) fn next_number(&self) -> u64 {
+        self.first + self.flight.len() as u64
+    }
+
+    /// Number of the first packet not acknowledged.
+    pub(super) const fn first_number(&self) -> u64 {
+        self.first
+    }
+
+    /// Nothing is on its way.
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.outstanding == 0
+    }
+
+    /// Everything sent was acknowledged.
+    pub(super) fn is_acked(&self) -> bool {
+        self.flight.is_empty()
+    }
+
+    pub(super) const fn is_fin_acked(&self) -> bool {
+        matches!(self.fin, Some(fin) if fin < self.first)
+    }
+
+    /// Only the FIN waits for its acknowledgement.
+    pub(super) fn is_fin_alone(&self) -> bool {
+        self.fin == Some(self.first)
+    }
+
+    pub(super) fn may_send_new(&self) -> bool {
+        self.flight.len() < UTP_FLIGHT_PACKETS && self.fin.is_none()
+    }
+
+    /// The first packet to be sent again.
+    pub(super) fn lost(&self) -> Option<Part> {
+        let number = *self.lost.first()?;
+        let packet = self.flight.get(self.place(number)?)?;
+        Some(Part {
+            number,
+            start: packet.start,
+            len: packet.len,
+            is_fin: self.fin == Some(number),
+        })
+    }
+
+    /// A lost packet leaves again.
+    pub(super) fn on_resent(&mut self, now: Mono, number: u64) {
+        let transmission = self.next_transmission;
+        let place = self.place(number);
+        let Some(packet) = place.and_then(|place| self.flight.get_mut(place)) else {
+            return;
+        };
+        if !self.lost.remove(&number) {
+            return;
+        }
+        packet.state = State::Outstanding;
+        packet.is_probe = false;
+        packet.times_sent = packet.times_sent.saturating_add(1);
+        packet.sent_at = now;
+        packet.transmission = transmission;
+        self.flight_bytes += u64::from(packet.len);
+        self.outstanding += 1;
+        self.order.push_back((transmission, number));
+        self.next_transmission += 1;
+    }
+
+    /// New bytes leave, at most as many as are there.
+    pub(super) fn send_new(&mut self, now: Mono, len: u16, is_probe: bool) -> Part {
+        let len = u16::try_from(self.unsent_bytes()).map_or(len, |unsent| len.min(unsent));
+        self.send(now, len, is_probe)
+    }
+
+    /// The FIN leaves, after every byte.
+    pub(super) fn send_fin(&mut self, now: Mono) -> Part {
+        self.fin = Some(self.next_number());
+        self.send(now, 0, false)
+    }
+
+    fn send(&mut self, now: Mono, len: u16, is_probe: bool) -> Part {
+        let number = self.next_number();
+        let start = self.next_byte;
+        let transmission = self.next_transmission;
+        self.flight.push_back(Flying {
+            start,
+            len,
+            state: State::Outstanding,
+            is_probe,
+            times_sent: 1,
+            sent_at: now,
+            first_sent_at: now,
+            transmission,
+        });
+        self.order.push_back((transmission, number));
+        self.next_transmission += 1;
+        self.next_byte += u64::from(len);
+        self.flight_bytes += u64::from(len);
+        self.outstanding += 1;
+        Part {
+            number,
+            start,
+            len,
+            is_fin: self.fin == Some(number),
+        }
+    }
+
+    pub(super) fn copy(&self, part: Part, out: &mut Vec<u8>) {
+        self.outbox.copy(part.start, usize::from(part.len), out);
+    }
+
+    /// Everything up to `acked` has arrived, and what `selective` says. `acked` is below [`Self::next_number`].
+    pub(super) fn on_ack(
+        &mut self,
+        now: Mono,
+        acked: u64,
+        selective: Option<&Bitmap>,
+        least_rtt_us: Option<u64>,
+    ) -> Outcome {
+        let mut out = Outcome::default();
+        let mut passed = 0;
+        while self.first <= acked
+            && let Some(packet) = self.flight.pop_front()
+        {
+            self.on_arrived(now, self.first, packet, least_rtt_us, &mut out);
+            self.first += 1;
+            passed += 1;
+        }
+        if passed > 0 {
+            out.has_advanced = true;
+            self.repeated_acks = 0;
+            self.arrived.advance(passed);
+            self.outbox.release(self.acked_to());
+        }
+        // A selective acknowledgement older than the last one says nothing new.
+        if let Some(selective) = selective.filter(|_| acked + 1 == self.first) {
+            self.on_selective(now, selective, least_rtt_us, &mut out);
+        }
+        self.find_lost(&mut out);
+        out
+    }
+
+    fn on_selective(
+        &mut self,
+        now: Mono,
+        selective: &Bitmap,
+        least_rtt_us: Option<u64>,
+        out: &mut Outcome,
+    ) {
+        let news: Vec<usize> = selective.without(&self.arrived).collect();
+        for bit in news {
+            let Some(packet) = self.flight.get(bit + 1).copied() else {
+                break;
+            };
+            self.on_arrived(now, self.first + bit as u64 + 1, packet, least_rtt_us, out);
+            if let Some(packet) = self.flight.get_mut(bit + 1) {
+                packet.state = State::Arrived;
+            }
+            self.arrived.set(bit);
+        }
+    }
+
+    fn on_arrived(
+        &mut self,
+        now: Mono,
+        number: u64,
+        packet: Flying,
+        least_rtt_us: Option<u64>,
+        out: &mut Outcome,
+    ) {
+        match packet.state {
+            State::Arrived => return,
+            State::Lost => {
+                self.lost.remove(&number);
+            }
+            State::Outstanding => {
+                self.flight_bytes -= u64::from(packet.len);
+                self.outstanding -= 1;
+            }
+        }
+        out.acked_bytes += u64::from(packet.len);
+        out.has_probe_arrived |= packet.is_probe && packet.state == State::Outstanding;
+        let rtt_us = now.as_us().saturating_sub(packet.sent_at.as_us());
+        if packet.times_sent == 1 {
+            out.rtt_us = Some(out.rtt_us.map_or(rtt_us, |least| least.min(rtt_us)));
+        } else if least_rtt_us.is_some_and(|least| rtt_us < least) {
+            // So soon after it was sent again, it is the first one that has arrived (RFC 8985, 6.2).
+            return;
+        }
+        self.last_arrived_transmission = self.last_arrived_transmission.max(packet.transmission);
+    }
+
+    /// Outstanding packets that were overtaken.
+    fn find_lost(&mut self, out: &mut Outcome) {
+        while let Some((transmission, number)) = self.order.front().copied() {
+            let place = self.place(number);
+            let is_there = place
+                .and_then(|place| self.flight.get(place))
+                .is_some_and(|p| p.state == State::Outstanding && p.transmission == transmission);
+            let is_overtaken =
+                transmission + UTP_REORDER_TOLERANCE <= self.last_arrived_transmission;
+            if is_there && !is_overtaken {
+                break;
+            }
+            self.order.pop_front();
+            if is_there {
+                self.lose(number, out);
+            }
+        }
+    }
+
+    fn lose(&mut self, number: u64, out: &mut Outcome) {
+        let place = self.place(number);
+        let Some(packet) = place.and_then(|place| self.flight.get_mut(place)) else {
+            return;
+        };
+        if packet.state != State::Outstanding {
+            return;
+        }
+        packet.state = State::Lost;
+        self.flight_bytes -= u64::from(packet.len);
+        self.outstanding -= 1;
+        self.lost.insert(number);
+        if packet.is_probe {
+            packet.is_probe = false;
+            out.is_probe_lost = true;
+        } else {
+            out.lost_sent_at = out.lost_sent_at.max(Some(packet.first_sent_at));
+        }
+    }
+
+    /// The same number was acknowledged again, without a selective acknowledgement: the third time the first packet
+    /// is lost (RFC 5681), for peers that know nothing better.
+    pub(super) fn on_repeated_ack(&mut self) -> Outcome {
+        let mut out = Outcome::default();
+        if !self.flight.is_empty() {
+            self.repeated_acks += 1;
+            if self.repeated_acks == UTP_REORDER_TOLERANCE {
+                self.lose(self.first, &mut out);
+            }
+        }
+        out
+    }
+
+    /// Nothing was heard in time: everything outstanding is lost.
+    pub(super) fn on_timeout(&mut self) -> Outcome {
+        let mut out = Outcome::default();
+        for place in 0..self.flight.len() as u64 {
+            self.lose(self.first + place, &mut out);
+        }
+        self.order.clear();
+        self.repeated_acks = 0;
+        out
+    }
+
+    fn place(&self, number: u64) -> Option<usize> {
+        usize::try_from(number.checked_sub(self.first)?).ok()
+    }
+
+    pub(super) fn check(&self) {
+        let count = |state| self.flight.iter().filter(|p| p.state == state).count();
+        let outstanding = self
+            .flight
+            .iter()
+            .filter(|p| p.state == State::Outstanding)
+            .map(|p| u64::from(p.len));
+        assert_eq!(outstanding.sum::<u64>(), self.flight_bytes);
+        assert_eq!(count(State::Outstanding), self.outstanding);
+        assert_eq!(count(State::Lost), self.lost.len());
+        assert!(self.flight.len() <= UTP_FLIGHT_PACKETS + 1, "and the FIN");
+        assert!(self.flight.iter().filter(|p| p.is_probe).count() <= 1);
+        let mut at = self.acked_to();
+        for (place, packet) in self.flight.iter().enumerate() {
+            assert_eq!(packet.start, at);
+            at += u64::from(packet.len);
+            let told = place > 0 && self.arrived.is_set(place - 1);
+            assert_eq!(told, packet.state == State::Arrived);
+        }
+        assert_eq!(at, self.next_byte);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1000;
+
+    fn at(ms: u64) -> Mono {
+        Mono::from_us(ms * MS)
+    }
+
+    /// A sender with ten packets of 100 bytes in flight, sent a millisecond apart, numbered from 50.
+    fn ten() -> Sender {
+        let mut sender = Sender::new(50);
+        sender.push(Bytes::from(Vec::from([7; 1000])));
+        for ms in 0..10 {
+            sender.send_new(at(ms), 100, false);
+        }
+        sender.check();
+        sender
+    }
+
+    fn bits(bits: &[usize]) -> Bitmap {
+        let mut map = Bitmap::new();
+        for bit in bits {
+            map.set(*bit);
+        }
+        map
+    }
+
+    #[test]
+    fn cumulative_acks_release_and_give_samples() {
+        let mut sender = ten();
+        let out = sender.on_ack(at(20), 52, None, None);
+        assert_eq!((out.acked_bytes, out.rtt_us), (300, Some(18 * MS)));
+        assert!(out.has_advanced && out.lost_sent_at.is_none());
+        assert_eq!(sender.acked_to(), 300);
+        let again = sender.on_ack(at(21), 52, None, None);
+        assert_eq!(again, Outcome::default());
+        sender.on_ack(at(30), 59, None, None);
+        assert!(sender.is_quiet() && sender.is_acked());
+        sender.check();
+    }
+
+    #[test]
+    fn three_later_packets_make_a_loss_also_of_what_was_sent_again() {
+        let mut sender = ten();
+        assert_eq!(
+            sender.on_ack(at(20), 49, Some(&bits(&[0, 1])), None).lost_sent_at,
+            None
+        );
+        let out = sender.on_ack(at(21), 49, Some(&bits(&[0, 1, 2])), None);
+        assert_eq!((out.lost_sent_at, out.acked_bytes), (Some(at(0)), 100));
+        sender.check();
+        assert_eq!(sender.lost().map(|part| part.number), Some(50));
+        sender.on_resent(at(22), 50);
+        assert_eq!(sender.lost(), None);
+        // The rest arrives: all were sent before it, so it is not lost again.
+        let rest = bits(&[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(sender.on_ack(at(30), 49, Some(&rest), None).lost_sent_at, None);
+        sender.push(Bytes::from(Vec::from([7; 300])));
+        for _ in 0..3 {
+            sender.send_new(at(31), 100, false);
+        }
+        let more: Vec<usize> = (0..12).collect();
+        let out = sender.on_ack(at(40), 49, Some(&bits(&more)), None);
+        assert_eq!(out.lost_sent_at, Some(at(0)));
+        sender.check();
+        sender.on_resent(at(41), 50);
+        let out = sender.on_ack(at(50), 62, None, None);
+        assert_eq!((out.rtt_us, out.acked_bytes), (None, 100), "Karn");
+        assert!(sender.is_acked());
+        sender.check();
+    }
+
+    #[test]
+    fn repeated_acks_do_for_peers_that_know_nothing_better() {
+        let mut sender = ten();
+        assert_eq!(sender.on_repeated_ack().lost_sent_at, None);
+        assert_eq!(sender.on_repeated_ack().lost_sent_at, None);
+        assert_eq!(sender.on_repeated_ack().lost_sent_at, Some(at(0)));
+        assert_eq!(sender.on_repeated_ack().lost_sent_at, None);
+        sender.check();
+    }
+
+    #[test]
+    fn after_a_timeout_everything_goes_again_in_order() {
+        let mut sender = ten();
+        sender.on_ack(at(20), 49, Some(&bits(&[4])), None);
+        assert_eq!(sender.on_timeout().lost_sent_at, Some(at(9)));
+        sender.check();
+        assert!(sender.is_quiet() && sender.flight_bytes() == 0);
+        let mut numbers = Vec::new();
+        while let Some(part) = sender.lost() {
+            sender.on_resent(at(600), part.number);
+            numbers.push(part.number);
+        }
+        assert_eq!(numbers, [50, 51, 52, 53, 54, 56, 57, 58, 59]);
+        // It was late and not lost: that says nothing about the second copies.
+        let out = sender.on_ack(at(601), 53, None, Some(10 * MS));
+        assert_eq!((out.rtt_us, out.lost_sent_at), (None, None));
+        sender.check();
+    }
+
+    #[test]
+    fn a_lost_probe_is_told_apart() {
+        let mut sender = Sender::new(1);
+        sender.push(Bytes::from(Vec::from([7; 1000])));
+        sender.send_new(at(0), 100, true);
+        for _ in 0..3 {
+            sender.send_new(at(0), 100, false);
+        }
+        let out = sender.on_ack(at(9), 0, Some(&bits(&[0, 1, 2])), None);
+        assert_eq!((out.is_probe_lost, out.lost_sent_at), (true, None));
+        sender.on_resent(at(10), 1);
+        assert!(!sender.on_ack(at(20), 4, None, None).has_probe_arrived);
+        sender.send_new(at(20), 100, true);
+        assert!(sender.on_ack(at(30), 5, None, None).has_probe_arrived);
+        sender.check();
+    }
+
+    #[test]
+    fn the_fin_comes_last_and_nothing_after_it() {
+        let mut sender = ten();
+        let fin = sender.send_fin(at(10));
+        assert_eq!((fin.number, fin.len, fin.is_fin), (60, 0, true));
+        assert!(!sender.may_send_new());
+        sender.on_ack(at(20), 59, None, None);
+        assert!(sender.is_fin_alone() && !sender.is_fin_acked());
+        sender.on_ack(at(21), 60, None, None);
+        assert!(sender.is_fin_acked());
+        sender.check();
+    }
+}
