@@ -46,13 +46,27 @@ pub struct ConnId(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A peer has opened a stream, and hears us.
-    Accepted { id: ConnId, from: SocketAddr },
+    Accepted {
+        id: ConnId,
+        from: SocketAddr,
+    },
     /// `connect` succeeded.
-    Opened { id: ConnId },
-    Received { id: ConnId, bytes: Bytes },
+    Opened {
+        id: ConnId,
+    },
+    Received {
+        id: ConnId,
+        bytes: Bytes,
+    },
     /// So many bytes more were taken into the send buffer.
-    Sent { id: ConnId, len: u32 },
-    Closed { id: ConnId, why: Lost },
+    Sent {
+        id: ConnId,
+        len: u32,
+    },
+    Closed {
+        id: ConnId,
+        why: Lost,
+    },
 }
 
 /// A datagram to send; its payload is in the buffer given to [`Transport::poll_datagram`].
@@ -192,7 +206,9 @@ impl Transport {
             return false;
         };
         let id = match packet.header.kind {
-            Kind::Syn => self.keys.get(&(from, packet.header.connection_id.wrapping_add(1))),
+            Kind::Syn => self
+                .keys
+                .get(&(from, packet.header.connection_id.wrapping_add(1))),
             Kind::Reset => self.of_reset(from, packet.header.connection_id),
             _ => self.keys.get(&(from, packet.header.connection_id)),
         };
@@ -463,7 +479,10 @@ impl Transport {
             assert_eq!(self.unconfirmed.contains(id), is(Phase::Unconfirmed));
             assert_eq!(self.lingering.contains(id), is(Phase::Lingering));
             assert!(!is(Phase::Gone));
-            assert!(it.armed_at.is_none_or(|at| self.timers.contains(&(at, *id))));
+            assert!(
+                it.armed_at
+                    .is_none_or(|at| self.timers.contains(&(at, *id)))
+            );
         }
     }
 }

@@ -23,7 +23,13 @@ impl Pace {
     }
 
     /// A packet has left. What was not used counts for two quanta, or for `burst_bytes` if that is more.
-    pub(super) fn on_sent(&mut self, now: Mono, bytes: u64, rate_bytes_per_s: u64, burst_bytes: u64) {
+    pub(super) fn on_sent(
+        &mut self,
+        now: Mono,
+        bytes: u64,
+        rate_bytes_per_s: u64,
+        burst_bytes: u64,
+    ) {
         let took_ns = |bytes: u64| {
             let ns = u128::from(bytes) * u128::from(Self::NS) / u128::from(rate_bytes_per_s.max(1));
             u64::try_from(ns).unwrap_or(u64::MAX)
@@ -31,7 +37,10 @@ impl Pace {
         let quanta_ns = 2 * UTP_PACING_QUANTUM.as_nanos() as u64;
         let unused_ns = quanta_ns.max(took_ns(burst_bytes));
         let earliest_ns = ns(now).saturating_sub(unused_ns);
-        self.free_at_ns = self.free_at_ns.max(earliest_ns).saturating_add(took_ns(bytes));
+        self.free_at_ns = self
+            .free_at_ns
+            .max(earliest_ns)
+            .saturating_add(took_ns(bytes));
     }
 }
 

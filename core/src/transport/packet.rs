@@ -286,9 +286,16 @@ mod tests {
         assert_eq!(with(1, 1, b""), Err(PacketError::Extension(1)));
         assert_eq!(with(1, 1, &[0, 0]), Err(PacketError::Extension(1)));
         assert_eq!(with(1, 1, &[0, 3, 1, 1, 1]), Err(PacketError::Extension(1)));
-        assert_eq!(with(1, 2, &[0, 4, 1, 1, 1, 1]), Err(PacketError::Extension(2)));
+        assert_eq!(
+            with(1, 2, &[0, 4, 1, 1, 1, 1]),
+            Err(PacketError::Extension(2))
+        );
         assert_eq!(with(1, 3, &[0, 4, 1, 1, 1]), Err(PacketError::Extension(3)));
-        assert_eq!(with(1, 3, &[7, 1, 1, 0, 0, 5]), Ok(1), "unknown ones are skipped");
+        assert_eq!(
+            with(1, 3, &[7, 1, 1, 0, 0, 5]),
+            Ok(1),
+            "unknown ones are skipped"
+        );
     }
 
     #[test]

@@ -222,10 +222,7 @@ impl Receiver {
 
     pub(super) fn check(&self) {
         let sum = |parts: &mut dyn Iterator<Item = &Bytes>| parts.map(|b| b.len() as u64).sum();
-        let (early, held): (u64, u64) = (
-            sum(&mut self.early.values()),
-            sum(&mut self.held.iter()),
-        );
+        let (early, held): (u64, u64) = (sum(&mut self.early.values()), sum(&mut self.held.iter()));
         assert_eq!((early, held), (self.early_bytes, self.held_bytes));
         assert!(self.early.len() < UTP_REORDER_PACKETS);
         assert!(self.held.len() <= 2 * UTP_REORDER_PACKETS);
@@ -290,7 +287,10 @@ mod tests {
         assert!(r.is_update_due(1000));
         r.grant(1 << 30);
         assert_eq!(read(&mut r).len(), 30_500);
-        assert_eq!(r.window_bytes(), UTP_RECEIVE_CREDIT_MAX + UTP_UNGRANTED_BYTES);
+        assert_eq!(
+            r.window_bytes(),
+            UTP_RECEIVE_CREDIT_MAX + UTP_UNGRANTED_BYTES
+        );
     }
 
     #[test]

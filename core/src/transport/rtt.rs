@@ -50,7 +50,8 @@ impl Rtt {
             let us = smoothed_us.saturating_add(self.variation_us.saturating_mul(4));
             Duration::from_micros(us).max(UTP_TIMEOUT_MIN)
         });
-        base.saturating_mul(1 << self.doublings).min(UTP_TIMEOUT_MAX)
+        base.saturating_mul(1 << self.doublings)
+            .min(UTP_TIMEOUT_MAX)
     }
 
     /// The shortest round trip there was.

@@ -455,7 +455,9 @@ mod tests {
     fn three_later_packets_make_a_loss_also_of_what_was_sent_again() {
         let mut sender = ten();
         assert_eq!(
-            sender.on_ack(at(20), 49, Some(&bits(&[0, 1])), None).lost_sent_at,
+            sender
+                .on_ack(at(20), 49, Some(&bits(&[0, 1])), None)
+                .lost_sent_at,
             None
         );
         let out = sender.on_ack(at(21), 49, Some(&bits(&[0, 1, 2])), None);
@@ -466,7 +468,10 @@ mod tests {
         assert_eq!(sender.lost(), None);
         // The rest arrives: all were sent before it, so it is not lost again.
         let rest = bits(&[0, 1, 2, 3, 4, 5, 6, 7, 8]);
-        assert_eq!(sender.on_ack(at(30), 49, Some(&rest), None).lost_sent_at, None);
+        assert_eq!(
+            sender.on_ack(at(30), 49, Some(&rest), None).lost_sent_at,
+            None
+        );
         sender.push(Bytes::from(Vec::from([7; 300])));
         for _ in 0..3 {
             sender.send_new(at(31), 100, false);
