@@ -409,8 +409,8 @@ pub const UTP_MTU_TIMEOUTS: u32 = 3;
 /// Packets kept that came too early (as libutp), and packets kept for a reader without credit.
 pub const UTP_REORDER_PACKETS: usize = 1024;
 
-/// Packets in flight: fewer than what others keep that came too early.
-pub const UTP_FLIGHT_PACKETS: usize = 1000;
+/// Packets in flight: fewer than others look ahead (libtorrent: its buffer of 1 MiB / 1100 bytes, 953).
+pub const UTP_FLIGHT_PACKETS: usize = 900;
 
 /// Credit that opens the receive window of one stream: what [`GRANT_PER_STREAM`] is to TCP.
 pub const UTP_RECEIVE_CREDIT_MAX: u64 = GRANT_PER_STREAM as u64;

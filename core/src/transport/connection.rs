@@ -37,6 +37,9 @@ const LAP: u64 = 1 << 16;
 /// The number of a SYN, as libutp has it.
 const SYN: u64 = LAP + 1;
 
+/// What some peers say of our delay before they know it (libtorrent knows of them); others say 0.
+const NOT_MEASURED: u32 = i32::MAX as u32;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// SYN sent.
@@ -296,7 +299,9 @@ impl Connection {
 
     fn hear(&mut self, now: Mono, header: &Header) {
         self.heard_at = now;
-        self.difference_us = (now.as_us() as u32).wrapping_sub(header.timestamp_us);
+        if header.timestamp_us != 0 {
+            self.difference_us = (now.as_us() as u32).wrapping_sub(header.timestamp_us);
+        }
     }
 
     fn on_stream_packet(
@@ -355,7 +360,8 @@ impl Connection {
         let least_us = self.rtt.least_us();
         let outcome = self.sender.on_ack(now, acked, selective.as_ref(), least_us);
         let difference_us = header.timestamp_difference_us;
-        let one_way_us = (difference_us != 0).then_some(difference_us);
+        let is_measured = difference_us != 0 && difference_us != NOT_MEASURED;
+        let one_way_us = is_measured.then_some(difference_us);
         self.on_outcome(now, outcome, one_way_us, is_limited);
         let is_repeated = header.kind == Kind::State
             && selective.is_none()
@@ -463,7 +469,9 @@ impl Connection {
         }
         self.take(events);
         if self.is_closing {
-            if self.sender.is_fin_acked() {
+            // A peer that has closed too may never acknowledge our FIN (libtorrent ignores one it has seen before).
+            let is_done = self.sender.is_fin_alone() && self.receiver.has_ended();
+            if self.sender.is_fin_acked() || is_done {
                 self.linger(now, Lost::Asked, events);
             }
             return;
@@ -543,7 +551,11 @@ impl Connection {
         } else {
             self.progress_at
         };
-        if now.since(alive_at) >= UTP_GIVE_UP {
+        let silence = now.since(alive_at);
+        if silence >= UTP_LINGER && self.is_closing && self.sender.is_fin_alone() {
+            return self.end(Lost::Asked, events);
+        }
+        if silence >= UTP_GIVE_UP {
             return self.end(Lost::TimedOut, events);
         }
         let outcome = self.sender.on_timeout();

@@ -334,20 +334,22 @@ impl Transport {
             }
             self.packets_of_turn = 0;
             self.ready.pop_front();
-            self.rest(id);
+            self.rest(now, id);
         }
         None
     }
 
     /// A stream has nothing to send now: its timer will say when it has.
-    fn rest(&mut self, id: ConnId) {
+    fn rest(&mut self, now: Mono, id: ConnId) {
         let Some(it) = self.connections.get_mut(&id) else {
             return;
         };
         it.is_ready = false;
-        let Some(at) = it.deadline().map(|deadline| deadline.at) else {
+        let Some(deadline) = it.deadline() else {
             return;
         };
+        // What was due before it was first asked is done next, not now: a timer never lies in the past.
+        let at = deadline.at.max(now + Duration::from_micros(1));
         // A timer that fires too early is cheaper than one that is moved with each packet.
         match it.armed_at {
             Some(armed_at) if armed_at <= at => return,

@@ -247,9 +247,11 @@ impl Sender {
     ) -> Outcome {
         let mut out = Outcome::default();
         let mut passed = 0;
-        while self.first <= acked
-            && let Some(packet) = self.flight.pop_front()
+        // Once something has advanced, what was said to have arrived after it counts too: nobody can take it back.
+        while let Some(packet) = self.flight.front().copied()
+            && (self.first <= acked || (passed > 0 && packet.state == State::Arrived))
         {
+            self.flight.pop_front();
             self.on_arrived(now, self.first, packet, least_rtt_us, &mut out);
             self.first += 1;
             passed += 1;
