@@ -73,6 +73,7 @@ enum Op {
 struct Stream {
     given: Vec<u8>,
     sent: u64,
+    is_closing: bool,
     granted: u64,
     received: Vec<u8>,
     closed: Option<Lost>,
@@ -106,6 +107,7 @@ fn at(end: usize) -> SocketAddr {
 /// credit, and close once; nothing panics however the network behaves.
 pub fn pair(data: &[u8]) {
     let mut u = Unstructured::new(data);
+    let may_damage = bool::arbitrary(&mut u).unwrap_or(false);
     let end = |seed| End {
         transport: Transport::new(Rng::from_u64(seed)),
         streams: BTreeMap::new(),
@@ -119,8 +121,11 @@ pub fn pair(data: &[u8]) {
     };
     pair.connect();
     while let Ok(op) = Op::arbitrary(&mut u) {
-        pair.apply(op);
-        pair.drain();
+        let damages = matches!(op, Op::Damage { .. } | Op::Garbage { .. });
+        if may_damage || !damages {
+            pair.apply(op);
+            pair.drain();
+        }
         if u.is_empty() {
             break;
         }
@@ -144,7 +149,7 @@ impl Pair {
                     return;
                 };
                 // A writer keeps to what is answered.
-                if s.given.len() as u64 - s.sent < 100_000 {
+                if s.given.len() as u64 - s.sent < 100_000 && !s.is_closing {
                     s.given.extend_from_slice(&bytes);
                     end.transport.send(id, bytes.into());
                 }
@@ -163,7 +168,8 @@ impl Pair {
                 } else {
                     CloseHow::Flush
                 };
-                if let Some((id, _)) = nth(&mut end.streams, stream) {
+                if let Some((id, s)) = nth(&mut end.streams, stream) {
+                    s.is_closing = true;
                     end.transport.close(id, how);
                 }
             }

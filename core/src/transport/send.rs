@@ -398,7 +398,8 @@ impl Sender {
         assert_eq!(count(State::Outstanding), self.outstanding);
         assert_eq!(count(State::Lost), self.lost.len());
         assert!(self.flight.len() <= UTP_FLIGHT_PACKETS + 1, "and the FIN");
-        assert!(self.flight.iter().filter(|p| p.is_probe).count() <= 1);
+        let is_probing = |p: &&Flying| p.is_probe && p.state == State::Outstanding;
+        assert!(self.flight.iter().filter(is_probing).count() <= 1);
         let mut at = self.acked_to();
         for (place, packet) in self.flight.iter().enumerate() {
             assert_eq!(packet.start, at);
