@@ -540,3 +540,53 @@ fn a_peer_without_selective_acks_gets_its_lost_packet() {
     assert_eq!(p.get().map(|(h, _)| h.seq), Some(2));
     assert_eq!(p.get(), None);
 }
+
+/// What a transfer costs in this thread, both ends together: `cargo test --release --test utp -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_200_mib() {
+    let mut rng = Rng::from_u64(1);
+    let mut ends = [Transport::new(rng.fork()), Transport::new(rng.fork())];
+    let at = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 7680)));
+    let mut now = Mono::from_us(1);
+    let id = ends[A].connect(now, at[B]);
+    let chunk = Bytes::from(vec![7; 16 * 1024]);
+    let total = 200 * MIB;
+    let (mut handed, mut sent, mut received) = (0, 0, 0);
+    let (mut datagrams, mut buffer) = (0_u64, Vec::new());
+    let start = std::time::Instant::now();
+    while received < total {
+        while handed - sent < MIB && handed < total {
+            ends[A].send(id, chunk.clone());
+            handed += chunk.len() as u64;
+        }
+        now = now + Duration::from_micros(500);
+        for n in [A, B] {
+            ends[n].on_tick(now);
+            let mut batch = Vec::new();
+            while ends[n].poll_datagram(now, &mut buffer).is_some() {
+                batch.push(Bytes::copy_from_slice(&buffer));
+            }
+            datagrams += batch.len() as u64;
+            for datagram in batch {
+                ends[1 - n].on_datagram(now, at[n], &datagram);
+            }
+            while let Some(event) = ends[n].poll_event() {
+                match event {
+                    Event::Accepted { id, .. } => ends[n].grant(id, 1 << 20),
+                    Event::Received { id, bytes } => {
+                        received += bytes.len() as u64;
+                        ends[n].grant(id, bytes.len() as u32);
+                    }
+                    Event::Sent { len, .. } => sent += u64::from(len),
+                    Event::Opened { .. } | Event::Closed { .. } => {}
+                }
+            }
+        }
+    }
+    let took = start.elapsed();
+    println!(
+        "200 MiB, {datagrams} datagrams: {took:?}, {:?} of virtual time",
+        now.since(Mono::ZERO)
+    );
+}
