@@ -23,9 +23,6 @@ mod extension {
 /// Length of the `BITS` extension.
 const BITS_LEN: usize = 8;
 
-/// A selective acknowledgement is whole words of 32 bits.
-const SELECTIVE_ACK_WORD: usize = 4;
-
 /// Kind of what follows, length.
 const EXTENSION_HEAD: usize = 2;
 
@@ -107,12 +104,8 @@ pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, PacketError> {
         packet.payload = rest;
         next = following;
         match this {
-            extension::SELECTIVE_ACK => {
-                if body.is_empty() || !body.len().is_multiple_of(SELECTIVE_ACK_WORD) {
-                    return Err(bad);
-                }
-                packet.selective_ack = Some(body);
-            }
+            // BEP 29 has whole words of 32 bits; libtorrent sends as many bytes as it needs.
+            extension::SELECTIVE_ACK => packet.selective_ack = Some(body),
             extension::BITS => {
                 packet.extension_bits = Some(body.try_into().map_err(|_| bad)?);
             }
@@ -284,8 +277,12 @@ mod tests {
         assert_eq!(with(0, 0x22, b""), Err(PacketError::Version(2)));
         assert_eq!(with(0, 0x51, b""), Err(PacketError::Kind(5)));
         assert_eq!(with(1, 1, b""), Err(PacketError::Extension(1)));
-        assert_eq!(with(1, 1, &[0, 0]), Err(PacketError::Extension(1)));
-        assert_eq!(with(1, 1, &[0, 3, 1, 1, 1]), Err(PacketError::Extension(1)));
+        assert_eq!(with(1, 1, &[0, 3, 1, 1]), Err(PacketError::Extension(1)));
+        assert_eq!(
+            with(1, 1, &[0, 3, 1, 1, 1]),
+            Ok(0),
+            "as libtorrent sends it"
+        );
         assert_eq!(
             with(1, 2, &[0, 4, 1, 1, 1, 1]),
             Err(PacketError::Extension(2))
