@@ -451,6 +451,9 @@ pub const UTP_GIVE_UP: Duration = Duration::from_secs(60);
 pub const UTP_ACK_PACKETS: u32 = 2;
 pub const UTP_ACK_DELAY: Duration = Duration::from_millis(5);
 
+/// Timers of shells are no finer.
+pub const UTP_TIMER_GRANULARITY: Duration = Duration::from_millis(1);
+
 /// Packets sent later that arrived, or acknowledgements repeated, after which a packet is lost (RFC 5681).
 pub const UTP_REORDER_TOLERANCE: u64 = 3;
 

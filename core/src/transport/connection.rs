@@ -357,8 +357,9 @@ impl Connection {
         let is_limited = self.is_window_limited
             || (self.sender.unsent_bytes() > 0 && 2 * self.sender.flight_bytes() >= control_bytes);
         let selective = packet.selective_ack.map(Bitmap::from_bytes);
-        let least_us = self.rtt.least_us();
-        let outcome = self.sender.on_ack(now, acked, selective.as_ref(), least_us);
+        let outcome = self
+            .sender
+            .on_ack(now, acked, selective.as_ref(), &self.rtt);
         let difference_us = header.timestamp_difference_us;
         let is_measured = difference_us != 0 && difference_us != NOT_MEASURED;
         let one_way_us = is_measured.then_some(difference_us);
@@ -524,6 +525,10 @@ impl Connection {
     pub(super) fn on_timer(&mut self, now: Mono, events: &mut VecDeque<Event>) {
         let is_over = now >= self.began_at + CONNECT_TIMEOUT;
         let is_due = self.timeout_at.is_some_and(|at| at <= now);
+        if self.sender.overtaken_at().is_some_and(|at| at <= now) {
+            let outcome = self.sender.on_overtaken(now, &self.rtt);
+            self.on_outcome(now, outcome, None, false);
+        }
         match self.phase {
             Phase::Connecting if is_over => self.end(Lost::TimedOut, events),
             Phase::Connecting if is_due => {
@@ -588,6 +593,7 @@ impl Connection {
                 let keep_alive = self.keep_alive_at();
                 [
                     timeout,
+                    at(self.sender.overtaken_at(), "utp loss"),
                     at(self.ack_at, "utp acknowledgement"),
                     at(self.paced_until, "utp pacing"),
                     at(keep_alive, "utp keep-alive"),

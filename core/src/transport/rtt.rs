@@ -1,6 +1,6 @@
 //! Round-trip time and the retransmission timeout (RFC 6298).
 
-use crate::limits::{UTP_TIMEOUT_INITIAL, UTP_TIMEOUT_MAX, UTP_TIMEOUT_MIN};
+use crate::limits::{UTP_TIMEOUT_INITIAL, UTP_TIMEOUT_MAX, UTP_TIMEOUT_MIN, UTP_TIMER_GRANULARITY};
 use core::time::Duration;
 
 /// Doublings after which the timeout is at its maximum in any case.
@@ -11,6 +11,7 @@ pub(super) struct Rtt {
     smoothed_us: Option<u64>,
     variation_us: u64,
     least_us: Option<u64>,
+    latest_us: u64,
     /// Timeouts in a row.
     doublings: u32,
 }
@@ -19,6 +20,7 @@ impl Rtt {
     /// From a packet that was sent once (Karn).
     pub(super) fn sample(&mut self, rtt_us: u64) {
         self.least_us = Some(self.least_us.map_or(rtt_us, |least| least.min(rtt_us)));
+        self.latest_us = rtt_us;
         match self.smoothed_us {
             None => {
                 self.smoothed_us = Some(rtt_us);
@@ -54,6 +56,13 @@ impl Rtt {
             .min(UTP_TIMEOUT_MAX)
     }
 
+    /// After so long a packet is lost if one that left later has arrived (RFC 9002, 6.1.2).
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let rtt_us = self.smoothed_us?.max(self.latest_us);
+        let patience_us = rtt_us.saturating_add(rtt_us / 8);
+        Some(Duration::from_micros(patience_us).max(UTP_TIMER_GRANULARITY))
+    }
+
     /// The shortest round trip there was.
     pub(super) const fn least_us(&self) -> Option<u64> {
         self.least_us
@@ -82,6 +91,7 @@ mod tests {
         assert_eq!(rtt.timeout(), UTP_TIMEOUT_MAX);
         rtt.on_progress();
         assert_eq!((rtt.timeouts(), rtt.least_us()), (0, Some(100_000)));
+        assert_eq!(rtt.patience(), Some(Duration::from_micros(1_012_500)));
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! The sending half of a stream: what is in flight, what is lost, what an acknowledgement means.
 //!
-//! Decides: what counts as lost (RFC 5681, 6675 and 8985 in spirit: a packet is lost when one that left three
-//! transmissions later has arrived), which round trips are samples (Karn). Never does: windows, timers, pacing.
+//! Decides: what counts as lost (RFC 9002, 6.1: a packet is lost when one that left three transmissions later has
+//! arrived, or any later one and a little more than a round trip has passed), which round trips are samples (Karn).
+//! Never does: windows, timers, pacing.
 //! Invariants ([`Sender::check`]): packets in flight are numbered without gaps; each is outstanding, lost or arrived;
 //! `flight_bytes` counts the outstanding ones. Work per packet is O(log n).
 //! Spec: BEP 29. Tested here and in `core/tests/utp.rs`.
 
 use super::bitmap::Bitmap;
 use super::outbox::Outbox;
+use super::rtt::Rtt;
 use crate::limits::{UTP_FLIGHT_PACKETS, UTP_REORDER_TOLERANCE};
 use crate::time::Mono;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -72,6 +75,8 @@ pub(super) struct Sender {
     order: VecDeque<(u64, u64)>,
     next_transmission: u64,
     last_arrived_transmission: u64,
+    /// When the oldest transmission counts as lost because it was overtaken.
+    overtaken_at: Option<Mono>,
     flight_bytes: u64,
     outstanding: usize,
     fin: Option<u64>,
@@ -91,6 +96,7 @@ impl Sender {
             order: VecDeque::new(),
             next_transmission: UTP_REORDER_TOLERANCE + 1,
             last_arrived_transmission: 0,
+            overtaken_at: None,
             flight_bytes: 0,
             outstanding: 0,
             fin: None,
@@ -243,8 +249,9 @@ impl Sender {
         now: Mono,
         acked: u64,
         selective: Option<&Bitmap>,
-        least_rtt_us: Option<u64>,
+        rtt: &Rtt,
     ) -> Outcome {
+        let least_rtt_us = rtt.least_us();
         let mut out = Outcome::default();
         let mut passed = 0;
         // Once something has advanced, what was said to have arrived after it counts too: nobody can take it back.
@@ -266,7 +273,19 @@ impl Sender {
         if let Some(selective) = selective.filter(|_| acked + 1 == self.first) {
             self.on_selective(now, selective, least_rtt_us, &mut out);
         }
-        self.find_lost(&mut out);
+        self.find_lost(now, rtt.patience(), &mut out);
+        out
+    }
+
+    /// When [`Self::on_overtaken`] is due.
+    pub(super) const fn overtaken_at(&self) -> Option<Mono> {
+        self.overtaken_at
+    }
+
+    /// What was overtaken and has not come since is lost.
+    pub(super) fn on_overtaken(&mut self, now: Mono, rtt: &Rtt) -> Outcome {
+        let mut out = Outcome::default();
+        self.find_lost(now, rtt.patience(), &mut out);
         out
     }
 
@@ -320,22 +339,29 @@ impl Sender {
         self.last_arrived_transmission = self.last_arrived_transmission.max(packet.transmission);
     }
 
-    /// Outstanding packets that were overtaken.
-    fn find_lost(&mut self, out: &mut Outcome) {
+    /// Outstanding packets that were overtaken by enough, or long enough ago.
+    fn find_lost(&mut self, now: Mono, patience: Option<Duration>, out: &mut Outcome) {
+        self.overtaken_at = None;
         while let Some((transmission, number)) = self.order.front().copied() {
             let place = self.place(number);
-            let is_there = place
-                .and_then(|place| self.flight.get(place))
-                .is_some_and(|p| p.state == State::Outstanding && p.transmission == transmission);
-            let is_overtaken =
-                transmission + UTP_REORDER_TOLERANCE <= self.last_arrived_transmission;
-            if is_there && !is_overtaken {
-                break;
-            }
-            self.order.pop_front();
-            if is_there {
+            let packet = place.and_then(|place| self.flight.get(place));
+            let is_it =
+                |p: &&Flying| p.state == State::Outstanding && p.transmission == transmission;
+            if let Some(packet) = packet.filter(is_it) {
+                let by = self.last_arrived_transmission.checked_sub(transmission);
+                let lost_at = patience.map(|patience| packet.sent_at + patience);
+                match by {
+                    None | Some(0) => break,
+                    Some(by) if by >= UTP_REORDER_TOLERANCE => {}
+                    Some(_) if lost_at.is_some_and(|at| at <= now) => {}
+                    Some(_) => {
+                        self.overtaken_at = lost_at;
+                        break;
+                    }
+                }
                 self.lose(number, out);
             }
+            self.order.pop_front();
         }
     }
 
@@ -379,6 +405,7 @@ impl Sender {
             self.lose(self.first + place, &mut out);
         }
         self.order.clear();
+        self.overtaken_at = None;
         self.repeated_acks = 0;
         out
     }
@@ -443,13 +470,13 @@ mod tests {
     #[test]
     fn cumulative_acks_release_and_give_samples() {
         let mut sender = ten();
-        let out = sender.on_ack(at(20), 52, None, None);
+        let out = sender.on_ack(at(20), 52, None, &Rtt::default());
         assert_eq!((out.acked_bytes, out.rtt_us), (300, Some(18 * MS)));
         assert!(out.has_advanced && out.lost_sent_at.is_none());
         assert_eq!(sender.acked_to(), 300);
-        let again = sender.on_ack(at(21), 52, None, None);
+        let again = sender.on_ack(at(21), 52, None, &Rtt::default());
         assert_eq!(again, Outcome::default());
-        sender.on_ack(at(30), 59, None, None);
+        sender.on_ack(at(30), 59, None, &Rtt::default());
         assert!(sender.is_quiet() && sender.is_acked());
         sender.check();
     }
@@ -459,11 +486,11 @@ mod tests {
         let mut sender = ten();
         assert_eq!(
             sender
-                .on_ack(at(20), 49, Some(&bits(&[0, 1])), None)
+                .on_ack(at(20), 49, Some(&bits(&[0, 1])), &Rtt::default())
                 .lost_sent_at,
             None
         );
-        let out = sender.on_ack(at(21), 49, Some(&bits(&[0, 1, 2])), None);
+        let out = sender.on_ack(at(21), 49, Some(&bits(&[0, 1, 2])), &Rtt::default());
         assert_eq!((out.lost_sent_at, out.acked_bytes), (Some(at(0)), 100));
         sender.check();
         assert_eq!(sender.lost().map(|part| part.number), Some(50));
@@ -472,7 +499,9 @@ mod tests {
         // The rest arrives: all were sent before it, so it is not lost again.
         let rest = bits(&[0, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(
-            sender.on_ack(at(30), 49, Some(&rest), None).lost_sent_at,
+            sender
+                .on_ack(at(30), 49, Some(&rest), &Rtt::default())
+                .lost_sent_at,
             None
         );
         sender.push(Bytes::from(Vec::from([7; 300])));
@@ -480,13 +509,29 @@ mod tests {
             sender.send_new(at(31), 100, false);
         }
         let more: Vec<usize> = (0..12).collect();
-        let out = sender.on_ack(at(40), 49, Some(&bits(&more)), None);
+        let out = sender.on_ack(at(40), 49, Some(&bits(&more)), &Rtt::default());
         assert_eq!(out.lost_sent_at, Some(at(0)));
         sender.check();
         sender.on_resent(at(41), 50);
-        let out = sender.on_ack(at(50), 62, None, None);
+        let out = sender.on_ack(at(50), 62, None, &Rtt::default());
         assert_eq!((out.rtt_us, out.acked_bytes), (None, 100), "Karn");
         assert!(sender.is_acked());
+        sender.check();
+    }
+
+    #[test]
+    fn one_later_packet_and_some_time_make_a_loss() {
+        let mut sender = ten();
+        let mut rtt = Rtt::default();
+        rtt.sample(16 * MS);
+        let out = sender.on_ack(at(17), 49, Some(&bits(&[0])), &rtt);
+        assert_eq!(
+            (out.lost_sent_at, sender.overtaken_at()),
+            (None, Some(at(18)))
+        );
+        assert_eq!(sender.on_overtaken(at(17), &rtt).lost_sent_at, None);
+        assert_eq!(sender.on_overtaken(at(18), &rtt).lost_sent_at, Some(at(0)));
+        assert_eq!(sender.overtaken_at(), None, "nothing else was overtaken");
         sender.check();
     }
 
@@ -503,7 +548,7 @@ mod tests {
     #[test]
     fn after_a_timeout_everything_goes_again_in_order() {
         let mut sender = ten();
-        sender.on_ack(at(20), 49, Some(&bits(&[4])), None);
+        sender.on_ack(at(20), 49, Some(&bits(&[4])), &Rtt::default());
         assert_eq!(sender.on_timeout().lost_sent_at, Some(at(9)));
         sender.check();
         assert!(sender.is_quiet() && sender.flight_bytes() == 0);
@@ -514,7 +559,9 @@ mod tests {
         }
         assert_eq!(numbers, [50, 51, 52, 53, 54, 56, 57, 58, 59]);
         // It was late and not lost: that says nothing about the second copies.
-        let out = sender.on_ack(at(601), 53, None, Some(10 * MS));
+        let mut rtt = Rtt::default();
+        rtt.sample(10 * MS);
+        let out = sender.on_ack(at(601), 53, None, &rtt);
         assert_eq!((out.rtt_us, out.lost_sent_at), (None, None));
         sender.check();
     }
@@ -527,12 +574,20 @@ mod tests {
         for _ in 0..3 {
             sender.send_new(at(0), 100, false);
         }
-        let out = sender.on_ack(at(9), 0, Some(&bits(&[0, 1, 2])), None);
+        let out = sender.on_ack(at(9), 0, Some(&bits(&[0, 1, 2])), &Rtt::default());
         assert_eq!((out.is_probe_lost, out.lost_sent_at), (true, None));
         sender.on_resent(at(10), 1);
-        assert!(!sender.on_ack(at(20), 4, None, None).has_probe_arrived);
+        assert!(
+            !sender
+                .on_ack(at(20), 4, None, &Rtt::default())
+                .has_probe_arrived
+        );
         sender.send_new(at(20), 100, true);
-        assert!(sender.on_ack(at(30), 5, None, None).has_probe_arrived);
+        assert!(
+            sender
+                .on_ack(at(30), 5, None, &Rtt::default())
+                .has_probe_arrived
+        );
         sender.check();
     }
 
@@ -542,9 +597,9 @@ mod tests {
         let fin = sender.send_fin(at(10));
         assert_eq!((fin.number, fin.len, fin.is_fin), (60, 0, true));
         assert!(!sender.may_send_new());
-        sender.on_ack(at(20), 59, None, None);
+        sender.on_ack(at(20), 59, None, &Rtt::default());
         assert!(sender.is_fin_alone() && !sender.is_fin_acked());
-        sender.on_ack(at(21), 60, None, None);
+        sender.on_ack(at(21), 60, None, &Rtt::default());
         assert!(sender.is_fin_acked());
         sender.check();
     }
