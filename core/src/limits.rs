@@ -420,7 +420,7 @@ pub const UTP_RECEIVE_CREDIT_MAX: u64 = GRANT_PER_STREAM as u64;
 pub const UTP_UNGRANTED_BYTES: u64 = 32 * 1024;
 
 /// Bytes reported as sent and not yet acknowledged: twice the congestion window, within these.
-pub const UTP_SEND_BUFFER_MIN: u64 = 64 * 1024;
+pub const UTP_SEND_BUFFER_MIN: u64 = 32 * 1024;
 pub const UTP_SEND_BUFFER_MAX: u64 = 4 * 1024 * 1024;
 
 /// Parts handed to a stream that are smaller than this are copied together.
@@ -440,6 +440,10 @@ pub const UTP_LINGER: Duration = Duration::from_secs(10);
 pub const UTP_TIMEOUT_INITIAL: Duration = Duration::from_secs(1);
 pub const UTP_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 pub const UTP_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// Beside two round trips, how long an acknowledgement may take (libutp delays them so long) before the last packet is
+/// sent again to provoke one: long before the timeout.
+pub const UTP_TAIL_DELAY: Duration = Duration::from_millis(100);
 
 /// A peer with a closed window is asked at least this often.
 pub const UTP_WINDOW_PROBE_MAX: Duration = Duration::from_secs(10);

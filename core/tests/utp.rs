@@ -179,6 +179,21 @@ fn lost_packets_of_the_handshake_and_the_end_go_again() {
 }
 
 #[test]
+fn a_lost_last_packet_does_not_wait_for_the_timeout() {
+    let mut w = World::new(5, LinkSpec::delay_ms(20));
+    w.connect(Plan::send(3000));
+    w.until(1, |w| {
+        !w.ends[B].streams.is_empty() && w.stream(B).received == 3000
+    });
+    w.filter = drop_first(A, Kind::Data, 1);
+    w.stream_mut(A).to_send = 100;
+    let id = w.id(A);
+    w.top_up(A, id);
+    let took = w.until(1, |w| w.stream(B).received == 3100);
+    assert!(took < Duration::from_millis(210), "{took:?}");
+}
+
+#[test]
 fn a_stream_that_says_nothing_is_accepted_too() {
     let mut w = World::new(5, LinkSpec::delay_ms(20));
     w.ends[B].plan = Plan::send(5000);

@@ -87,6 +87,9 @@ pub(super) struct Connection {
     /// Something was acknowledged last, or began to wait for that.
     pub(super) progress_at: Mono,
     pub(super) timeout_at: Option<Mono>,
+    /// When the last packet goes again; once until something is acknowledged.
+    tail_at: Option<Mono>,
+    has_probed_tail: bool,
     pub(super) paced_until: Option<Mono>,
     /// The peer's window is closed and is asked about with single packets; one may leave now.
     pub(super) is_asking: bool,
@@ -179,6 +182,8 @@ impl Connection {
             heard_at: now,
             progress_at: now,
             timeout_at: None,
+            tail_at: None,
+            has_probed_tail: false,
             paced_until: None,
             is_asking: false,
             may_ask: false,
@@ -416,7 +421,26 @@ impl Connection {
         if outcome.has_advanced || outcome.acked_bytes > 0 {
             let timeout_at = now + self.rtt.timeout();
             self.timeout_at = (!self.sender.is_acked()).then_some(timeout_at);
+            self.has_probed_tail = false;
+            self.watch_tail(now);
         }
+    }
+
+    /// Something has left or was acknowledged: the wait for the last acknowledgement begins anew.
+    pub(super) fn watch_tail(&mut self, now: Mono) {
+        let waits = !self.has_probed_tail && !self.is_asking && !self.sender.is_quiet();
+        let tail = self.rtt.tail().filter(|_| waits);
+        self.tail_at = tail.map(|tail| now + tail);
+    }
+
+    fn probe_tail(&mut self, now: Mono) {
+        self.tail_at = None;
+        if self.is_asking || self.sender.lost().is_some() {
+            return;
+        }
+        self.has_probed_tail = true;
+        let outcome = self.sender.probe_tail();
+        self.on_outcome(now, outcome, None, false);
     }
 
     fn on_payload(&mut self, now: Mono, number: u64, payload: Bytes, is_fin: bool) {
@@ -529,6 +553,9 @@ impl Connection {
             let outcome = self.sender.on_overtaken(now, &self.rtt);
             self.on_outcome(now, outcome, None, false);
         }
+        if self.tail_at.is_some_and(|at| at <= now) && !is_due {
+            self.probe_tail(now);
+        }
         match self.phase {
             Phase::Connecting if is_over => self.end(Lost::TimedOut, events),
             Phase::Connecting if is_due => {
@@ -547,6 +574,7 @@ impl Connection {
 
     fn on_timeout(&mut self, now: Mono, events: &mut VecDeque<Event>) {
         self.timeout_at = None;
+        self.tail_at = None;
         if self.sender.is_quiet() && !self.is_asking {
             return;
         }
@@ -594,6 +622,7 @@ impl Connection {
                 [
                     timeout,
                     at(self.sender.overtaken_at(), "utp loss"),
+                    at(self.tail_at, "utp tail"),
                     at(self.ack_at, "utp acknowledgement"),
                     at(self.paced_until, "utp pacing"),
                     at(keep_alive, "utp keep-alive"),

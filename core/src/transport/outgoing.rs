@@ -122,6 +122,7 @@ impl Connection {
         if self.timeout_at.is_none() {
             self.timeout_at = Some(now + self.overdue_after());
         }
+        self.watch_tail(now);
         (part, padding)
     }
 

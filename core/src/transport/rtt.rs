@@ -1,6 +1,8 @@
 //! Round-trip time and the retransmission timeout (RFC 6298).
 
-use crate::limits::{UTP_TIMEOUT_INITIAL, UTP_TIMEOUT_MAX, UTP_TIMEOUT_MIN, UTP_TIMER_GRANULARITY};
+use crate::limits::{
+    UTP_TAIL_DELAY, UTP_TIMEOUT_INITIAL, UTP_TIMEOUT_MAX, UTP_TIMEOUT_MIN, UTP_TIMER_GRANULARITY,
+};
 use core::time::Duration;
 
 /// Doublings after which the timeout is at its maximum in any case.
@@ -63,6 +65,12 @@ impl Rtt {
         Some(Duration::from_micros(patience_us).max(UTP_TIMER_GRANULARITY))
     }
 
+    /// After so long without an acknowledgement the last packet goes again (RFC 8985, 7.2).
+    pub(super) fn tail(&self) -> Option<Duration> {
+        let two_us = self.smoothed_us?.saturating_mul(2);
+        Some(Duration::from_micros(two_us).saturating_add(UTP_TAIL_DELAY))
+    }
+
     /// The shortest round trip there was.
     pub(super) const fn least_us(&self) -> Option<u64> {
         self.least_us
@@ -91,6 +99,7 @@ mod tests {
         assert_eq!(rtt.timeout(), UTP_TIMEOUT_MAX);
         rtt.on_progress();
         assert_eq!((rtt.timeouts(), rtt.least_us()), (0, Some(100_000)));
+        assert_eq!(rtt.tail(), Some(Duration::from_micros(500_000)));
         assert_eq!(rtt.patience(), Some(Duration::from_micros(1_012_500)));
     }
 

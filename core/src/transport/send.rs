@@ -385,6 +385,21 @@ impl Sender {
         }
     }
 
+    /// The last outstanding packet is to go again, so that its acknowledgement tells what else has arrived. That is no
+    /// sign of congestion yet.
+    pub(super) fn probe_tail(&mut self) -> Outcome {
+        let mut out = Outcome::default();
+        let last = self
+            .flight
+            .iter()
+            .rposition(|p| p.state == State::Outstanding);
+        if let Some(place) = last {
+            self.lose(self.first + place as u64, &mut out);
+            out.lost_sent_at = None;
+        }
+        out
+    }
+
     /// The same number was acknowledged again, without a selective acknowledgement: the third time the first packet
     /// is lost (RFC 5681), for peers that know nothing better.
     pub(super) fn on_repeated_ack(&mut self) -> Outcome {
@@ -532,6 +547,16 @@ mod tests {
         assert_eq!(sender.on_overtaken(at(17), &rtt).lost_sent_at, None);
         assert_eq!(sender.on_overtaken(at(18), &rtt).lost_sent_at, Some(at(0)));
         assert_eq!(sender.overtaken_at(), None, "nothing else was overtaken");
+        sender.check();
+    }
+
+    #[test]
+    fn the_tail_goes_again_without_being_lost() {
+        let mut sender = ten();
+        sender.on_ack(at(17), 49, Some(&bits(&[8])), &Rtt::default());
+        sender.on_resent(at(18), 50);
+        assert_eq!(sender.probe_tail(), Outcome::default());
+        assert_eq!(sender.lost().map(|part| part.number), Some(51));
         sender.check();
     }
 
