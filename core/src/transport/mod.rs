@@ -15,12 +15,13 @@ mod bitmap;
 mod connection;
 mod mtu;
 mod outbox;
-mod outgoing;
 mod pace;
 mod packet;
 mod receive;
 mod rtt;
 mod send;
+#[cfg(test)]
+mod send_tests;
 
 use crate::congestion::Controller;
 use crate::limits::{

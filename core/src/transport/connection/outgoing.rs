@@ -4,9 +4,9 @@
 //! and the pace allow, which packet probes the path's MTU.
 //! Spec: BEP 29. Tested in `core/tests/utp.rs`.
 
-use super::connection::{Connection, Phase};
-use super::packet::{HEADER_LEN, Kind};
-use super::send::Part;
+use super::super::packet::{HEADER_LEN, Kind};
+use super::super::send::Part;
+use super::{Connection, Phase, SYN};
 use crate::limits::{UTP_REORDER_TOLERANCE, UTP_WINDOW_PROBE_MAX};
 use crate::time::Mono;
 use alloc::vec::Vec;
@@ -27,7 +27,11 @@ enum Room {
 
 impl Connection {
     /// The next datagram, written to `out`, and whether it must not be fragmented.
-    pub(super) fn poll_packet(&mut self, now: Mono, out: &mut Vec<u8>) -> Option<bool> {
+    pub(in crate::transport) fn poll_packet(
+        &mut self,
+        now: Mono,
+        out: &mut Vec<u8>,
+    ) -> Option<bool> {
         match self.phase {
             Phase::Gone => None,
             Phase::Connecting => self.is_syn_due.then(|| self.write_syn(now, out)),
@@ -47,7 +51,7 @@ impl Connection {
     }
 
     fn write_syn(&mut self, now: Mono, out: &mut Vec<u8>) -> bool {
-        let mut header = self.header(Kind::Syn, now, Self::syn_number());
+        let mut header = self.header(Kind::Syn, now, SYN);
         header.ack = 0;
         header.encode_plain(out);
         self.is_syn_due = false;
