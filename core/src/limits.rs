@@ -448,6 +448,10 @@ pub const UTP_TAIL_DELAY: Duration = Duration::from_millis(100);
 /// A peer with a closed window is asked at least this often.
 pub const UTP_WINDOW_PROBE_MAX: Duration = Duration::from_secs(10);
 
+/// A window that was closed and is open again is told so often, a timeout apart, while the peer sends nothing: an
+/// acknowledgement is not acknowledged, and not every peer asks.
+pub const UTP_WINDOW_UPDATES: u32 = 3;
+
 /// A peer that acknowledges nothing for this long is gone: a blackout of a wireless network is shorter.
 pub const UTP_GIVE_UP: Duration = Duration::from_secs(60);
 

@@ -465,10 +465,10 @@ fn we_call_as_libutp_does() {
     p.t.send(id, Bytes::from_static(b"first"));
     let (syn, _) = p.get().unwrap();
     assert_eq!((syn.kind, syn.seq), (Kind::Syn, 1));
-    assert_eq!(p.get(), None);
+    assert_eq!((p.get(), p.t.poll_event()), (None, None));
     p.put(header(Kind::State, syn.connection_id, 0, 1), b"");
-    assert_eq!(p.t.poll_event(), Some(Event::Sent { id, len: 5 }));
     assert_eq!(p.t.poll_event(), Some(Event::Opened { id }));
+    assert_eq!(p.t.poll_event(), Some(Event::Sent { id, len: 5 }));
     let (data, payload) = p.get().unwrap();
     assert_eq!(data.connection_id, syn.connection_id.wrapping_add(1));
     assert_eq!(
@@ -604,4 +604,32 @@ fn cost_of_200_mib() {
         "200 MiB, {datagrams} datagrams: {took:?}, {:?} of virtual time",
         now.since(Mono::ZERO)
     );
+}
+
+#[test]
+fn an_opened_window_is_told_until_the_peer_sends() {
+    let mut p = Peer::new();
+    let id = p.t.connect(p.now, p.at);
+    let (syn, _) = p.get().unwrap();
+    p.put(header(Kind::State, syn.connection_id, 500, 1), b"");
+    for seq in 500..532 {
+        p.put(header(Kind::Data, syn.connection_id, seq, 1), &[1; 1000]);
+    }
+    let told = core::iter::from_fn(|| p.get()).last().unwrap().0;
+    assert!(told.window_bytes < 1000);
+    p.wait_ms(10);
+    assert_eq!(p.get(), None);
+    p.t.grant(id, 100_000);
+    let mut told = 0;
+    for _ in 0..100 {
+        told += core::iter::from_fn(|| p.get()).count();
+        p.wait_ms(100);
+    }
+    assert_eq!(told, 3);
+    p.t.grant(id, 1);
+    p.put(header(Kind::Data, syn.connection_id, 532, 1), &[1; 1000]);
+    p.wait_ms(10);
+    assert_eq!(core::iter::from_fn(|| p.get()).count(), 1);
+    p.wait_ms(10_000);
+    assert_eq!(p.get(), None);
 }

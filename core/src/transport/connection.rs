@@ -23,7 +23,9 @@ use super::rtt::Rtt;
 use super::send::Sender;
 use super::{ConnId, Event};
 use crate::congestion::Controller;
-use crate::limits::{UTP_LINGER, UTP_SEND_BUFFER_MAX, UTP_SEND_BUFFER_MIN, UTP_UNGRANTED_BYTES};
+use crate::limits::{
+    UTP_LINGER, UTP_SEND_BUFFER_MAX, UTP_SEND_BUFFER_MIN, UTP_UNGRANTED_BYTES, UTP_WINDOW_UPDATES,
+};
 use crate::machine::Lost;
 use crate::time::Mono;
 use alloc::collections::VecDeque;
@@ -76,6 +78,8 @@ pub(super) struct Connection {
     packets_to_ack: u32,
     is_ack_due: bool,
     ack_at: Option<Mono>,
+    /// How often the peer is still told of a window that has opened.
+    updates_left: u32,
     /// Something left last.
     sent_at: Mono,
 
@@ -174,6 +178,7 @@ impl Connection {
             packets_to_ack: 0,
             is_ack_due: false,
             ack_at: None,
+            updates_left: 0,
             sent_at: now,
             heard_at: now,
             progress_at: now,
@@ -220,6 +225,9 @@ impl Connection {
         let packet_bytes = u64::from(self.mtu.datagram_bytes());
         if self.phase == Phase::Open && self.receiver.is_update_due(packet_bytes) {
             self.is_ack_due = true;
+            if self.receiver.is_nearly_closed(packet_bytes) {
+                self.updates_left = UTP_WINDOW_UPDATES;
+            }
         }
     }
 
@@ -261,7 +269,9 @@ impl Connection {
         while let Some(bytes) = self.receiver.deliver() {
             events.push_back(Event::Received { id, bytes });
         }
-        self.take(events);
+        if self.phase == Phase::Open {
+            self.take(events);
+        }
         if self.is_closing {
             // A peer that has closed too may never acknowledge our FIN (libtorrent ignores one it has seen before).
             let is_done = self.sender.is_fin_alone() && self.receiver.has_ended();
@@ -317,7 +327,8 @@ impl Connection {
     fn on_acknowledged(&mut self, now: Mono, window_bytes: u32) {
         self.receiver.on_told(window_bytes.into());
         self.is_ack_due = false;
-        self.ack_at = None;
+        self.updates_left = self.updates_left.saturating_sub(1);
+        self.ack_at = (self.updates_left > 0).then(|| now + self.rtt.timeout());
         self.packets_to_ack = 0;
         self.sent_at = now;
     }

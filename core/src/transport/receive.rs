@@ -120,14 +120,20 @@ impl Receiver {
         self.told_bytes = window_bytes;
     }
 
+    /// The peer can hardly send a packet, as far as it knows.
+    pub(super) const fn is_nearly_closed(&self, packet_bytes: u64) -> bool {
+        self.told_bytes < 2 * packet_bytes
+    }
+
     /// The window has grown so much that the peer should hear of it, because it may be waiting.
     pub(super) fn is_update_due(&self, packet_bytes: u64) -> bool {
-        let window_bytes = self.window_bytes();
-        let more_bytes = window_bytes.saturating_sub(self.told_bytes);
-        let is_nearly_closed = self.told_bytes < 2 * packet_bytes;
-        !self.is_discarding
-            && (more_bytes >= (self.capacity_bytes() / 4).max(2 * packet_bytes)
-                || (is_nearly_closed && more_bytes >= packet_bytes))
+        let more_bytes = self.window_bytes().saturating_sub(self.told_bytes);
+        let worth_bytes = if self.is_nearly_closed(packet_bytes) {
+            packet_bytes
+        } else {
+            (self.capacity_bytes() / 4).max(2 * packet_bytes)
+        };
+        !self.is_discarding && more_bytes >= worth_bytes
     }
 
     pub(super) fn on_packet(&mut self, number: u64, payload: Bytes, is_fin: bool) -> Arrival {

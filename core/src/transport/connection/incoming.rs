@@ -192,12 +192,12 @@ impl Connection {
 
     fn on_payload(&mut self, now: Mono, number: u64, payload: Bytes, is_fin: bool) {
         let arrival = self.receiver.on_packet(number, payload, is_fin);
+        self.updates_left = 0;
         if arrival == Arrival::InOrder && !is_fin {
             self.packets_to_ack += 1;
             self.is_ack_due |= self.packets_to_ack >= UTP_ACK_PACKETS;
-            if self.ack_at.is_none() {
-                self.ack_at = Some(now + UTP_ACK_DELAY);
-            }
+            let ack_at = now + UTP_ACK_DELAY;
+            self.ack_at = Some(self.ack_at.map_or(ack_at, |at| at.min(ack_at)));
         } else {
             self.is_ack_due = true;
         }
