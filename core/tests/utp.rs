@@ -190,7 +190,7 @@ fn a_lost_last_packet_does_not_wait_for_the_timeout() {
     let id = w.id(A);
     w.top_up(A, id);
     let took = w.until(1, |w| w.stream(B).received == 3100);
-    assert!(took < Duration::from_millis(210), "{took:?}");
+    assert!(took < Duration::from_millis(300), "{took:?}");
 }
 
 #[test]

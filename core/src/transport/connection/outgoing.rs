@@ -7,15 +7,15 @@
 use super::super::packet::{HEADER_LEN, Kind};
 use super::super::send::Part;
 use super::{Connection, Phase, SYN};
-use crate::limits::{UTP_REORDER_TOLERANCE, UTP_WINDOW_PROBE_MAX};
+use crate::limits::UTP_WINDOW_PROBE_MAX;
 use crate::time::Mono;
 use alloc::vec::Vec;
 
 /// Packets that leave together after an idle moment however slow the pace is.
 const BURST_PACKETS: u64 = 2;
 
-/// Packets that must be able to follow a probe of the MTU, so that its loss is seen without a timeout.
-const PROBE_FOLLOWERS: u64 = UTP_REORDER_TOLERANCE + 1;
+/// Packets that follow a probe of the MTU within the window, so that its loss is seen without a timeout.
+const PROBE_FOLLOWERS: u64 = 1;
 
 /// What the windows say about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,9 +199,8 @@ impl Connection {
         let payload_bytes = self.payload_bytes();
         let following_bytes = (PROBE_FOLLOWERS + 1) * u64::from(payload_bytes);
         let window_bytes = self.control.window_bytes().min(self.peer_window_bytes);
-        let room_bytes = window_bytes.saturating_sub(self.sender.flight_bytes());
         let is_followed =
-            self.sender.unsent_bytes() >= following_bytes && room_bytes >= following_bytes;
+            self.sender.unsent_bytes() >= following_bytes && window_bytes >= following_bytes;
         if len != payload_bytes || !is_followed {
             return 0;
         }
