@@ -556,6 +556,47 @@ fn a_peer_without_selective_acks_gets_its_lost_packet() {
     assert_eq!(p.get(), None);
 }
 
+#[test]
+fn a_reset_takes_nothing_from_what_has_come_whole() {
+    let mut p = Peer::new();
+    let id = p.t.connect(p.now, p.at);
+    let (syn, _) = p.get().unwrap();
+    p.put(header(Kind::State, syn.connection_id, 500, 1), b"");
+    p.put(header(Kind::Data, syn.connection_id, 500, 1), b"all of it");
+    p.put(header(Kind::Fin, syn.connection_id, 501, 1), b"");
+    p.put(header(Kind::Reset, syn.connection_id, 502, 1), b"");
+    assert_eq!(p.t.poll_event(), Some(Event::Opened { id }));
+    assert_eq!(p.t.poll_event(), None);
+    p.t.send(id, Bytes::from_static(b"nobody reads this"));
+    p.t.grant(id, 100);
+    let bytes = Bytes::from_static(b"all of it");
+    assert_eq!(p.t.poll_event(), Some(Event::Received { id, bytes }));
+    let why = Lost::Eof;
+    assert_eq!(p.t.poll_event(), Some(Event::Closed { id, why }));
+    assert!(p.t.is_idle());
+}
+
+#[test]
+fn a_reset_in_answer_to_the_fin_alone_is_the_end_we_asked_for() {
+    for acked in [1, 2] {
+        let mut p = Peer::new();
+        let id = p.t.connect(p.now, p.at);
+        p.t.send(id, Bytes::from_static(b"data"));
+        p.t.close(id, CloseHow::Flush);
+        let (syn, _) = p.get().unwrap();
+        p.put(header(Kind::State, syn.connection_id, 500, 1), b"");
+        let kinds: Vec<Kind> = core::iter::from_fn(|| p.get())
+            .map(|(h, _)| h.kind)
+            .collect();
+        assert_eq!(kinds, [Kind::Data, Kind::Fin]);
+        p.put(header(Kind::State, syn.connection_id, 500, acked), b"");
+        p.put(header(Kind::Reset, syn.connection_id, 500, 3), b"");
+        let why = if acked == 2 { Lost::Asked } else { Lost::Reset };
+        let last = core::iter::from_fn(|| p.t.poll_event()).last();
+        assert_eq!(last, Some(Event::Closed { id, why }));
+    }
+}
+
 /// What a transfer costs in this thread, both ends together: `cargo test --release --test utp -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
