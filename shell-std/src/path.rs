@@ -75,9 +75,7 @@ impl Shaping {
     /// that is all there is to write.
     pub fn room(&mut self, socket: &OwnedFd, wanted: usize) -> Option<usize> {
         let window = self.shape.send_window_bytes?;
-        let Some(info) = Info::of(socket) else {
-            return None;
-        };
+        let info = Info::of(socket)?;
         let room = window.saturating_sub(info.unacked_bytes());
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         let least = (info.u32(16) as usize).min(wanted);

@@ -12,6 +12,7 @@ use crate::rng::Rng;
 use crate::time::Mono;
 use core::cmp::Reverse;
 use core::time::Duration;
+use std::boxed::Box;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::vec::Vec;
 
@@ -50,7 +51,7 @@ impl LineSpec {
 #[derive(Clone, Debug)]
 pub enum Sender {
     /// Ours, paced.
-    Controlled(Controller),
+    Controlled(Box<Controller>),
     /// Ours, one of the background flows of one machine.
     Background,
     Reno,
@@ -166,7 +167,7 @@ impl Dumbbell {
         };
         self.flows.push(Flow {
             control: match sender {
-                Sender::Controlled(controller) => Control::Ours(controller),
+                Sender::Controlled(controller) => Control::Ours(*controller),
                 Sender::Background => Control::Member,
                 Sender::Constant { bits_per_s } => {
                     Control::Constant(PACKET_BYTES * 8 * 1_000_000_000 / bits_per_s.max(1))
@@ -549,9 +550,7 @@ impl Dumbbell {
             && *first + REORDER_MAX <= number
         {
             flow.out.pop_first();
-            if flow.left != u64::MAX {
-                flow.left += 1;
-            }
+            flow.left = flow.left.saturating_add(1);
             lost = true;
         }
         if flow.clicks.is_some() && flow.left == 0 && flow.out.is_empty() {
