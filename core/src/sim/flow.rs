@@ -16,8 +16,6 @@ const RTO_MIN_NS: u64 = 200_000_000;
 const RTO_MAX_NS: u64 = 60_000_000_000;
 const RTO_FIRST_NS: u64 = 1_000_000_000;
 const SEND_BUFFER_MIN: u64 = 64 * 1024;
-/// Payload of an Ethernet packet.
-const PACKET_BYTES: u64 = 1448;
 /// RFC 6928's ten packets, where segments are smaller than that.
 const FIRST_WINDOW: u64 = 14_600;
 
@@ -104,6 +102,7 @@ pub(super) struct Flow {
     pub(super) was_held_back: bool,
     resent: u32,
     out_of_order: u32,
+    path_rtt_ns: u64,
     last_rtt_ns: u64,
     least_rtt_ns: u64,
     acks: u32,
@@ -150,6 +149,7 @@ impl Flow {
             was_held_back: false,
             resent: 0,
             out_of_order: 0,
+            path_rtt_ns: 0,
             last_rtt_ns: 0,
             least_rtt_ns: 0,
             acks: 0,
@@ -248,31 +248,14 @@ impl Flow {
         !self.again.is_empty() || self.new_len().is_some()
     }
 
-    /// As Linux has it: what leaves at once is about a millisecond's worth, at least a packet (`tcp_tso_autosize`).
-    fn segment_now(&self) -> u64 {
-        let packet = self.spec.segment.min(PACKET_BYTES);
-        match self.rtt_ns {
-            0 => packet,
-            rtt_ns => {
-                let at_once = self
-                    .window
-                    .min(self.send_window.unwrap_or(u64::MAX))
-                    .saturating_mul(1_000_000)
-                    / rtt_ns;
-                at_once.clamp(packet, self.spec.segment)
-            }
-        }
-    }
-
     /// Length of the next new segment; 0 is a bare end of stream.
     fn new_len(&self) -> Option<u64> {
         let unsent = self.taken - self.next;
         let allowed = self.edge.saturating_sub(self.next);
-        let segment = self.segment_now();
-        let len = unsent.min(segment).min(allowed);
+        let len = unsent.min(self.spec.segment).min(allowed);
         if len > 0 {
             // A sliver because the receiver's window is nearly shut waits for the window (RFC 1122 §4.2.3.4).
-            let sliver = len < unsent && len < segment && self.in_flight > 0;
+            let sliver = len < unsent && len < self.spec.segment && self.in_flight > 0;
             return (!sliver).then_some(len);
         }
         (self.fin == Fin::Wanted && self.next == self.written).then_some(0)
@@ -320,7 +303,30 @@ impl Flow {
         })
     }
 
-    pub(super) fn on_ack(&mut self, number: u32, edge: u64, now_ns: u64) {
+    /// Length of a transmission not yet acknowledged.
+    pub(super) fn flight_bytes(&self, number: u32) -> u64 {
+        let index = number.wrapping_sub(self.first_flight) as usize;
+        self.flights
+            .get(index)
+            .map_or(0, |flight| flight.len.into())
+    }
+
+    /// What a kernel would measure: its packets are shorter than a world's segments, which take `own_ns` longer.
+    fn sample_path(&mut self, rtt_ns: u64, own_ns: u64) {
+        let rtt_ns = rtt_ns.saturating_sub(own_ns).max(1);
+        self.acks += 1;
+        self.last_rtt_ns = rtt_ns;
+        self.path_rtt_ns = match self.path_rtt_ns {
+            0 => rtt_ns,
+            old => (7 * old + rtt_ns) / 8,
+        };
+        self.least_rtt_ns = match self.least_rtt_ns {
+            0 => rtt_ns,
+            least => least.min(rtt_ns),
+        };
+    }
+
+    pub(super) fn on_ack(&mut self, number: u32, edge: u64, now_ns: u64, own_ns: u64) {
         self.edge = self.edge.max(edge);
         let index = number.wrapping_sub(self.first_flight) as usize;
         let full = 2 * self.in_flight >= self.window;
@@ -335,6 +341,7 @@ impl Flow {
         self.in_flight -= len;
         self.acked += len;
         self.sample(now_ns.saturating_sub(at_ns));
+        self.sample_path(now_ns.saturating_sub(at_ns), own_ns);
         self.backoff = 0;
         self.rto_from_ns = now_ns;
         self.progress_ns = now_ns;
@@ -421,12 +428,6 @@ impl Flow {
     }
 
     fn sample(&mut self, rtt_ns: u64) {
-        self.last_rtt_ns = rtt_ns;
-        self.acks += 1;
-        self.least_rtt_ns = match self.least_rtt_ns {
-            0 => rtt_ns,
-            least => least.min(rtt_ns),
-        };
         if self.rtt_ns == 0 {
             self.rtt_ns = rtt_ns.max(1);
             self.rtt_var_ns = rtt_ns / 2;
@@ -531,8 +532,8 @@ impl Flow {
         self.spec.segment
     }
 
-    pub(super) fn rtt_ns(&self) -> u64 {
-        self.rtt_ns
+    pub(super) fn path_rtt_ns(&self) -> u64 {
+        self.path_rtt_ns
     }
 
     pub(super) fn least_rtt_ns(&self) -> u64 {
@@ -617,7 +618,7 @@ mod tests {
                 }
                 if rng.below(10) > 0 {
                     let edge = flow.advertise();
-                    flow.on_ack(segment.number, edge, now);
+                    flow.on_ack(segment.number, edge, now, 0);
                 }
             }
             assert!(got == sent, "seed {seed}");
@@ -635,7 +636,7 @@ mod tests {
         while let Some(segment) = flow.next_segment(1) {
             flow.on_segment(segment);
             let edge = flow.advertise();
-            flow.on_ack(segment.number, edge, 2);
+            flow.on_ack(segment.number, edge, 2, 0);
         }
         assert_eq!(flow.readable(), 2500);
         assert_eq!(flow.read(2500).map(|b| b.len()), Some(2500));
@@ -646,7 +647,7 @@ mod tests {
         assert_eq!(probe.len, 0);
         flow.on_segment(probe);
         let edge = flow.advertise();
-        flow.on_ack(probe.number, edge, at + 1);
+        flow.on_ack(probe.number, edge, at + 1, 0);
         assert_eq!(flow.next_segment(at + 1).map(|s| s.len), Some(1000));
     }
 

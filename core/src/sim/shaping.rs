@@ -11,7 +11,7 @@ use crate::machine::{Input, PathFacts, Shape};
 use core::time::Duration;
 
 /// Payload of an Ethernet packet: what kernels report, however long a world's segments are.
-const SEGMENT_BYTES_MAX: u64 = 1448;
+pub(super) const SEGMENT_BYTES_MAX: u64 = 1448;
 
 /// Of one end of a stream.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,7 +87,7 @@ fn facts(out: &Flow, back: &Flow) -> PathFacts {
     let us = |ns: u64| u32::try_from(ns.div_ceil(1000)).unwrap_or(u32::MAX);
     PathFacts {
         segment_bytes: out.segment_bytes().min(SEGMENT_BYTES_MAX) as u32,
-        rtt_us: us(out.rtt_ns()),
+        rtt_us: us(out.path_rtt_ns()),
         least_rtt_us: us(out.least_rtt_ns()),
         acks: out.acks(),
         acked_bytes: out.acked_bytes(),

@@ -7,6 +7,7 @@ use super::conn::{EndState, Path};
 use super::event::What;
 use super::flow::{Flow, Segment};
 use super::link::{Flying, Sender};
+use super::shaping::SEGMENT_BYTES_MAX;
 use super::spec::Reads;
 use super::world::{Soon, World};
 use crate::machine::{Input, Lost};
@@ -235,14 +236,28 @@ impl World {
         if !self.cuts.is_empty() && self.is_cut(sender, receiver) {
             return;
         }
+        let own_ns = self.own_ns(id, dir, number);
         let Some(conn) = self.conn(id) else { return };
         let flow = &mut conn.flows[usize::from(dir)];
-        flow.on_ack(number, edge, now_ns);
+        flow.on_ack(number, edge, now_ns, own_ns);
         if flow.can_answer() || !flow.is_all_taken() {
             self.sent_soon(id, dir);
         }
         self.note_path(id, dir);
         self.kick(id, dir);
+    }
+
+    /// How much longer this transmission was on its links than a packet would have been.
+    fn own_ns(&self, id: u32, dir: u8, number: u32) -> u64 {
+        let Some(conn) = self.conns.get(id as usize).and_then(Option::as_deref) else {
+            return 0;
+        };
+        let (flow, path) = (&conn.flows[usize::from(dir)], conn.paths[usize::from(dir)]);
+        let excess = flow.flight_bytes(number).saturating_sub(SEGMENT_BYTES_MAX);
+        let links = (0..).map_while(|hop| path.link(hop));
+        let rates = links.map(|link| self.links[link as usize].spec.rate_bytes_per_s);
+        let each = rates.filter(|rate| *rate > 0);
+        each.map(|rate| excess * 1_000_000_000 / rate).sum()
     }
 
     // --- the retransmission timer

@@ -1,0 +1,162 @@
+//! Whole agents on one line with a person's own traffic: uploads to peers and background downloads give way, downloads
+//! in the foreground do not.
+use bytes::Bytes;
+use core::time::Duration;
+use dovetail_core::agent::{Agent, AgentConfig};
+use dovetail_core::command::{Command, GetRequest, ShareRequest};
+use dovetail_core::machine::{Endpoint, Host, Listener};
+use dovetail_core::origin::{Origin, OriginConfig};
+use dovetail_core::sim::toys::{Bulk, Reader};
+use dovetail_core::sim::{HostId, HostSpec, LinkSpec, NetSpec, SiteId, World};
+use std::net::SocketAddr;
+
+mod common;
+use common::{FILE, MIB, metainfo, settings};
+
+/// 20 Mbit/s, 20 ms, a queue of 100 ms.
+const RATE: u64 = 2_500_000;
+
+const fn s(s: u64) -> Duration {
+    Duration::from_secs(s)
+}
+
+fn world(seed: u64) -> (World, SiteId) {
+    let mut world = World::new(seed);
+    world.net = NetSpec {
+        segment_bytes: 1448,
+        ..NetSpec::default()
+    };
+    world.check_every = 0;
+    world.without_journal();
+    let line = LinkSpec::rate(RATE)
+        .delay(Duration::from_millis(10))
+        .queue(250_000);
+    let site = world.site("home", line, line);
+    (world, site)
+}
+
+fn to(addr: &str) -> Endpoint {
+    let addr: SocketAddr = addr.parse().unwrap();
+    Endpoint {
+        host: Host::Addr(addr.ip()),
+        port: addr.port(),
+        tls: None,
+    }
+}
+
+/// A server somewhere else, with a file and nothing to give way to.
+fn origin(world: &mut World, name: &str, addr: &str, content: &Bytes) -> HostId {
+    let spec = HostSpec::at(addr).listen(Listener::Http, 80);
+    let config = OriginConfig {
+        dir: "/srv".into(),
+        limit_bytes_per_s: 0,
+    };
+    let host = world.host(name, Origin::new(config, [1; 32]), spec);
+    world.disk(host).put("/srv/image.bin", content.clone());
+    world.name(name, host);
+    host
+}
+
+fn agent(world: &mut World, name: &str, addr: &str, site: Option<SiteId>) -> HostId {
+    let config = AgentConfig {
+        share: true,
+        settings: settings(&[("min_file_size_to_peer", "0B"), ("download_mode", "internet")]),
+        ..AgentConfig::default()
+    };
+    let mut spec = HostSpec::at(addr).listen(Listener::Peers, 7680);
+    spec.site = site;
+    let seed = world.seed_for(name);
+    world.host(name, Agent::new(config, seed).unwrap(), spec)
+}
+
+/// What came down the line for a host between now and then, in bytes a second.
+fn rate_of(world: &mut World, host: HostId, span: Duration) -> u64 {
+    let before = world.traffic(host).1.bytes;
+    world.run_for(span);
+    (world.traffic(host).1.bytes - before) / span.as_secs()
+}
+
+/// A download at work, and then somebody's own on another device at the same home: what each has of the line before,
+/// and with the other.
+fn download_beside_a_person(foreground: bool) -> (u64, u64, u64) {
+    let (mut world, site) = world(1);
+    let content = world.content("image.bin", (256 * MIB) as usize);
+    origin(&mut world, "origin", "192.0.2.1", &content);
+    let device = agent(&mut world, "device", "10.0.0.1", Some(site));
+    let request = GetRequest {
+        urls: vec!["http://origin/image.bin".into()],
+        output: FILE.into(),
+        foreground,
+        ..GetRequest::default()
+    };
+    world.command(device, Command::Get(request));
+    world.run_for(s(10));
+    let alone = rate_of(&mut world, device, s(20));
+    let bytes = world.content("film", (256 * MIB) as usize);
+    let server = HostSpec::at("192.0.2.9").listen(Listener::Http, 80);
+    world.host("films", Bulk::new(bytes, 64 * 1024), server);
+    let spec = HostSpec::at("10.0.0.2").site(site);
+    let person = world.host("person", Reader::fast(to("192.0.2.9:80")), spec);
+    world.run_for(s(10));
+    let before = world.traffic(device).1.bytes;
+    let theirs = rate_of(&mut world, person, s(30));
+    let ours = (world.traffic(device).1.bytes - before) / 30;
+    (alone, ours, theirs)
+}
+
+#[test]
+fn a_download_in_the_background_gives_way_and_one_in_the_foreground_does_not() {
+    let (alone, ours, theirs) = download_beside_a_person(false);
+    println!("background: alone {alone}, then {ours} beside {theirs} bytes a second");
+    assert!(alone >= RATE * 90 / 100, "it fills the line: {alone}");
+    assert!(theirs >= RATE * 93 / 100 && ours <= RATE * 5 / 100);
+    let (alone, ours, theirs) = download_beside_a_person(true);
+    println!("foreground: alone {alone}, then {ours} beside {theirs} bytes a second");
+    assert!(alone >= RATE * 95 / 100);
+    assert!(
+        ours >= RATE * 25 / 100,
+        "somebody waits for it: {ours} beside {theirs}"
+    );
+}
+
+#[test]
+fn an_upload_to_a_peer_gives_way() {
+    let (mut world, site) = world(2);
+    let content = world.content("image.bin", (256 * MIB) as usize);
+    let meta = metainfo("image.bin", &content, &[]);
+    let seed = agent(&mut world, "seed", "10.0.0.1", Some(site));
+    world.disk(seed).put(FILE, content.clone());
+    let share = ShareRequest {
+        metainfo: meta.encode().into(),
+        path: FILE.into(),
+    };
+    world.command(seed, Command::Share(share));
+    world.run_for(s(5));
+    let leech = agent(&mut world, "leech", "192.0.2.1", None);
+    let request = GetRequest {
+        metainfo: Some(meta.encode().into()),
+        output: FILE.into(),
+        peers: vec!["10.0.0.1:7680".parse().unwrap()],
+        require_peers: true,
+        foreground: true,
+        ..GetRequest::default()
+    };
+    world.command(leech, Command::Get(request));
+    world.run_for(s(10));
+    let alone = rate_of(&mut world, leech, s(20));
+    assert!(alone >= RATE * 90 / 100, "it fills the line: {alone}");
+    // A person at the seed's home sends a film to somebody.
+    let bytes = world.content("film", (256 * MIB) as usize);
+    let spec = HostSpec::at("10.0.0.2")
+        .listen(Listener::Http, 80)
+        .site(site);
+    world.host("person", Bulk::new(bytes, 64 * 1024), spec);
+    let spec = HostSpec::at("192.0.2.9");
+    let friend = world.host("friend", Reader::fast(to("10.0.0.2:80")), spec);
+    world.run_for(s(10));
+    let before = world.traffic(leech).1.bytes;
+    let theirs = rate_of(&mut world, friend, s(30));
+    let ours = (world.traffic(leech).1.bytes - before) / 30;
+    println!("upload: alone {alone}, then {ours} beside {theirs} bytes a second");
+    assert!(theirs >= RATE * 93 / 100 && ours <= RATE * 5 / 100);
+}
