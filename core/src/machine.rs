@@ -16,12 +16,12 @@
 //! 6. **`Closed` comes exactly once per stream**, also after the core's own [`Output::Close`]; it stands for
 //!    every `Connect`, grant and send still unanswered there. End of the peer's bytes is `Closed` with
 //!    [`Lost::Eof`], and comes after every byte it sent was delivered (as credit allows).
-//! 7. **Paths.** From [`Output::Shape`] with `report_every` on, [`Input::Path`] comes at once and then about that often
-//!    while bytes move in either direction. A shape counts as a whole: what it does not say is as if never said.
-//! 8. **Late or unknown ids are ignored** by the machine; nothing a peer, a disk or a caller says makes
+//! 7. **Late or unknown ids are ignored** by the machine; nothing a peer, a disk or a caller says makes
 //!    `handle` fail or panic.
-//! 9. **Everything outstanding is bounded** by a constant of [`crate::limits`].
-//! 10. **Same seed and same inputs give the same outputs**, byte for byte.
+//! 8. **Everything outstanding is bounded** by a constant of [`crate::limits`].
+//! 9. **Same seed and same inputs give the same outputs**, byte for byte.
+//! 10. **Paths.** From [`Output::Shape`] with `report_every` on, [`Input::Path`] comes at once and then about that often
+//!    while bytes move in either direction. A shape counts as a whole: what it does not say is as if never said.
 //!
 //! Stream ids: low bit 0 opened by the core, 1 accepted by the shell; no id is reused within a run. Files are
 //! opened before other work names them, and operations on one file may complete in any order.

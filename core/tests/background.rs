@@ -60,7 +60,10 @@ fn origin(world: &mut World, name: &str, addr: &str, content: &Bytes) -> HostId 
 fn agent(world: &mut World, name: &str, addr: &str, site: Option<SiteId>) -> HostId {
     let config = AgentConfig {
         share: true,
-        settings: settings(&[("min_file_size_to_peer", "0B"), ("download_mode", "internet")]),
+        settings: settings(&[
+            ("min_file_size_to_peer", "0B"),
+            ("download_mode", "internet"),
+        ]),
         ..AgentConfig::default()
     };
     let mut spec = HostSpec::at(addr).listen(Listener::Peers, 7680);

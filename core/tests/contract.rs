@@ -10,9 +10,9 @@ use dovetail_core::host::HostFacts;
 use dovetail_core::ids::{CallId, FileId, OpId, StreamId};
 use dovetail_core::machine::{
     CloseHow, DiskDone, DiskErrorKind, DiskOp, Effects, Endpoint, Host, Input, Listener, Lost,
-    Machine, OpenHow, Output,
+    Machine, OpenHow, Output, Shape,
 };
-use dovetail_core::sim::toys::{Bulk, Echo, OP_ASKER_TEXT, OpAsker, Pinger, Reader};
+use dovetail_core::sim::toys::{Bulk, Echo, OP_ASKER_TEXT, OpAsker, Pinger, Reader, Shaped};
 use dovetail_core::sim::{ClockSpec, DiskSpec, HostId, HostSpec, Kill, LinkSpec, World};
 use dovetail_core::time::{Deadline, Mono, Now};
 use std::rc::Rc;
@@ -664,6 +664,67 @@ fn line_9_same_seed_and_inputs_same_outputs() {
     };
     assert_eq!(digest(1), digest(1));
     assert_ne!(digest(1), digest(2));
+}
+
+#[test]
+fn line_10_shapes_are_kept_and_paths_told() {
+    let mut world = World::new(1);
+    let content = world.content("file", 5_000_000);
+    let shape = Shape {
+        send_window_bytes: Some(20_000),
+        report_every: Some(MS * 2),
+        ..Shape::default()
+    };
+    let shaped = Shaped::new(content, shape);
+    let far = LinkSpec::rate(12_500_000).delay(MS * 5);
+    let shaped = world.host("shaped", shaped, serving(1).links(far, far));
+    let reader = world.host("reader", Reader::fast(to(addr(1))), spec(2));
+    world.run_for(SECOND);
+    let from = world.machine::<Reader>(reader).received;
+    world.run_for(SECOND);
+    // 20 kB in a round trip of a little more than ten milliseconds.
+    let rate = world.machine::<Reader>(reader).received - from;
+    assert!((1_600_000..=2_000_000).contains(&rate), "{rate}");
+    let heard = &world.machine::<Shaped>(shaped).heard;
+    assert!((300..=1100).contains(&heard.len()), "{}", heard.len());
+    assert!(heard.iter().all(|facts| facts.unacked_bytes <= 20_000));
+    assert!(heard.iter().skip(5).all(|facts| facts.is_held_back));
+    assert!(heard.last().unwrap().rtt_us.abs_diff(10_400) < 1000);
+    world.run_for(SECOND * 9);
+    assert!(world.machine::<Shaped>(shaped).is_done());
+    assert_eq!(world.machine::<Reader>(reader).received, 5_000_000);
+
+    // The reader bounds the sender, and opens again.
+    let mut world = World::new(1);
+    let bytes = world.content("file", 50_000_000);
+    world.host(
+        "bulk",
+        Bulk::new(bytes, 64 * 1024),
+        serving(1).links(far, far),
+    );
+    let probe = world.host("probe", Probe::default(), spec(2));
+    let stream = act(&mut world, probe, |fx| {
+        let stream = fx.connect(to(addr(1)));
+        fx.grant(stream, 1 << 30);
+        stream
+    });
+    let bounds = |window| Shape {
+        receive_window_bytes: window,
+        ..Shape::default()
+    };
+    let mut rate = |window| {
+        act(&mut world, probe, |fx| fx.shape(stream, bounds(window)));
+        world.run_for(SECOND);
+        let before = world.traffic(probe).1.bytes;
+        world.run_for(SECOND);
+        world.traffic(probe).1.bytes - before
+    };
+    let bounded = rate(Some(40_000));
+    assert!((2_500_000..=4_000_000).contains(&bounded), "{bounded}");
+    assert!(
+        rate(None) > 8_000_000,
+        "a bound that is not said does not hold"
+    );
 }
 
 #[test]

@@ -172,13 +172,18 @@ impl Flow {
     pub(super) fn take(&mut self) -> u32 {
         let room = self.buffer_room();
         self.taken = self.written.min(self.taken.max(self.acked + room));
-        self.was_held_back |= self.taken < self.written && Some(room) == self.send_window;
+        self.was_held_back |= self.is_held();
         let before = self.answered;
         while let Some(end) = self.sends.front().filter(|end| **end <= self.taken) {
             self.answered = *end;
             self.sends.pop_front();
         }
         (self.answered - before) as u32
+    }
+
+    /// The send window keeps bytes out of the send buffer now.
+    pub(super) fn is_held(&self) -> bool {
+        self.taken < self.written && Some(self.buffer_room()) == self.send_window
     }
 
     fn buffer_room(&self) -> u64 {

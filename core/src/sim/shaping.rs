@@ -94,7 +94,7 @@ fn facts(out: &Flow, back: &Flow) -> PathFacts {
         unacked_bytes: out.unacked_bytes(),
         resent: out.resent(),
         has_timed_out: out.has_timed_out(),
-        is_held_back: out.was_held_back,
+        is_held_back: out.was_held_back || out.is_held(),
         receive_rtt_us: us(back.last_rtt_ns()),
         received_bytes: back.arrived_bytes(),
         out_of_order: back.out_of_order(),

@@ -9,7 +9,7 @@ use crate::ids::{FileId, OpId, StreamId};
 use crate::limits::{GRANT_PER_STREAM, SEND_PER_STREAM};
 use crate::machine::{
     CloseHow, Datagram, DiskDone, DiskError, DiskOp, Effects, Endpoint, Input, Listener, Lost,
-    Machine, OpenHow, Output,
+    Machine, OpenHow, Output, PathFacts, Shape,
 };
 use crate::time::{Deadline, Mono, Now};
 use bytes::Bytes;
@@ -515,5 +515,54 @@ impl Machine for Pinger {
 
     fn deadline(&self) -> Option<Deadline> {
         Some(Deadline::new(self.next?, "next ping"))
+    }
+}
+
+/// Sends its content under a shape, and writes down what it hears of the path.
+pub struct Shaped {
+    bulk: Bulk,
+    shape: Shape,
+    shaped: VecDeque<Output>,
+    pub heard: Vec<PathFacts>,
+}
+
+impl Shaped {
+    pub fn new(content: Bytes, shape: Shape) -> Self {
+        Self {
+            bulk: Bulk::new(content, 16 * 1024),
+            shape,
+            shaped: VecDeque::new(),
+            heard: Vec::new(),
+        }
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.bulk.sent
+    }
+
+    pub fn is_done(&self) -> bool {
+        !self.bulk.closed.is_empty()
+    }
+}
+
+impl Machine for Shaped {
+    fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Accepted { stream, .. } => {
+                let shape = self.shape;
+                self.shaped.push_back(Output::Shape { stream, shape });
+                self.bulk.handle(now, input);
+            }
+            Input::Path { facts, .. } => self.heard.push(facts),
+            input => self.bulk.handle(now, input),
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.shaped.pop_front().or_else(|| self.bulk.poll())
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        None
     }
 }

@@ -25,7 +25,7 @@ use dovetail_core::host::HostFacts;
 use dovetail_core::ids::{CallId, StreamId};
 use dovetail_core::limits::SEND_PER_STREAM;
 use dovetail_core::machine::{
-    CloseHow, Datagram, Effects, Endpoint, Host, Input, Listener, Lost, Machine, Output,
+    CloseHow, Datagram, Effects, Endpoint, Host, Input, Listener, Lost, Machine, Output, Shape,
 };
 use dovetail_core::time::{Deadline, Mono, Now};
 use dovetail_std::{Commands, ListenOn, Notice, Options, Runtime, channel};
@@ -258,6 +258,72 @@ pub fn closing_delivers_what_was_sent<A: Runtime, B: Runtime>() {
                 fx.send(stream, pattern(0, 100_000));
                 fx.grant(stream, 30_000);
             }
+            Input::Received { stream, bytes } => {
+                assert!(bytes == pattern(got, bytes.len()));
+                got += bytes.len() as u64;
+                fx.grant(stream, bytes.len() as u32);
+            }
+            Input::Closed { why, .. } => {
+                assert_eq!((why, got), (Lost::Eof, TOTAL));
+                done(fx);
+            }
+            _ => {}
+        };
+        Probe::new(
+            |fx| {
+                fx.connect(endpoint(at));
+            },
+            on,
+        )
+    };
+    pair::<A, B, _, _>(Probe::new(|_| (), on), Listener::Http, client);
+}
+
+/// Contract 10: nothing leaves while the window is shut; once it is open, no more than it is under way; what was sent
+/// has arrived in the end, as the reports say.
+pub fn shapes_are_kept_and_paths_told<A: Runtime, B: Runtime>() {
+    const TOTAL: u64 = 8 << 20;
+    const WINDOW: u64 = 200_000;
+    let shape = |window| Shape {
+        is_background: true,
+        send_window_bytes: Some(window),
+        receive_window_bytes: Some(300_000),
+        report_every: Some(Duration::from_millis(1)),
+        ..Shape::default()
+    };
+    let (mut reports, mut acked, mut sent) = (0, 0, 0);
+    let on = move |fx: &mut Effects, input| match input {
+        Input::Accepted { stream, .. } => {
+            fx.adopt(stream);
+            fx.shape(stream, shape(0));
+            for offset in (0..TOTAL).step_by(1 << 20) {
+                fx.send(stream, pattern(offset, 1 << 20));
+            }
+        }
+        Input::Path { stream, facts } => {
+            reports += 1;
+            if reports == 1 {
+                assert_eq!((sent, facts.unacked_bytes), (0, 0), "the window was shut");
+                fx.shape(stream, shape(WINDOW));
+            }
+            assert!(facts.unacked_bytes <= WINDOW, "{facts:?}");
+            assert!(facts.segment_bytes > 500 && facts.acked_bytes >= acked);
+            acked = facts.acked_bytes;
+            if acked >= TOTAL {
+                fx.close(stream, CloseHow::Flush);
+            }
+        }
+        Input::Sent { len, .. } => sent += u64::from(len),
+        Input::Closed { why, .. } => {
+            assert_eq!((why, sent), (Lost::Asked, TOTAL));
+            done(fx);
+        }
+        _ => {}
+    };
+    let mut got = 0;
+    let client = move |at| {
+        let on = move |fx: &mut Effects, input| match input {
+            Input::Opened { stream, .. } => fx.grant(stream, 1 << 20),
             Input::Received { stream, bytes } => {
                 assert!(bytes == pattern(got, bytes.len()));
                 got += bytes.len() as u64;
@@ -691,6 +757,7 @@ macro_rules! contract {
         contract!(two
             bytes_come_back_within_credit
             closing_delivers_what_was_sent
+            shapes_are_kept_and_paths_told
             aborting_is_answered_once
             datagrams_are_answered
             a_file_goes_across
