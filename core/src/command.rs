@@ -22,6 +22,8 @@ pub enum Command {
     Share(ShareRequest),
     /// Stop a job, keeping what is good. Its own `Get` is answered as interrupted.
     Stop(CallId),
+    /// Somebody waits for this download from now on, or nobody does any more. Answered by [`Reply::Prioritised`].
+    Prioritise { get: CallId, foreground: bool },
     /// Settings of one provider, replacing what it said before. Answered by [`Reply::Configured`] with what is wrong
     /// in them; for that, what held before stays.
     Configure {
@@ -72,6 +74,8 @@ pub enum Reply {
     Got(Result<Report, Failure>),
     Shared(Result<(), Failure>),
     Configured(Vec<Problem>),
+    /// Whether there is such a download.
+    Prioritised(bool),
     Stopped,
 }
 

@@ -21,7 +21,7 @@
 //! 8. **Everything outstanding is bounded** by a constant of [`crate::limits`].
 //! 9. **Same seed and same inputs give the same outputs**, byte for byte.
 //! 10. **Paths.** From [`Output::Shape`] with `report_every` on, [`Input::Path`] comes at once and then about that often
-//!    while bytes move in either direction. A shape counts as a whole: what it does not say is as if never said.
+//!     while bytes move in either direction. A shape counts as a whole: what it does not say is as if never said.
 //!
 //! Stream ids: low bit 0 opened by the core, 1 accepted by the shell; no id is reused within a run. Files are
 //! opened before other work names them, and operations on one file may complete in any order.

@@ -1,9 +1,15 @@
 //! Whole agents on one line with a person's own traffic: uploads to peers and background downloads give way, downloads
 //! in the foreground do not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot set its scene must fail"
+)]
+
 use bytes::Bytes;
 use core::time::Duration;
 use dovetail_core::agent::{Agent, AgentConfig};
-use dovetail_core::command::{Command, GetRequest, ShareRequest};
+use dovetail_core::command::{Command, GetRequest, Reply, ShareRequest};
 use dovetail_core::machine::{Endpoint, Host, Listener};
 use dovetail_core::origin::{Origin, OriginConfig};
 use dovetail_core::sim::toys::{Bulk, Reader};
@@ -162,4 +168,46 @@ fn an_upload_to_a_peer_gives_way() {
     let ours = (world.traffic(leech).1.bytes - before) / 30;
     println!("upload: alone {alone}, then {ours} beside {theirs} bytes a second");
     assert!(theirs >= RATE * 93 / 100 && ours <= RATE * 5 / 100);
+}
+
+/// Somebody begins to wait for a download that has given way so far.
+#[test]
+fn a_download_that_is_promoted_has_full_speed_in_two_round_trips() {
+    let (mut world, site) = world(3);
+    let content = world.content("image.bin", (256 * MIB) as usize);
+    origin(&mut world, "origin", "192.0.2.1", &content);
+    let device = agent(&mut world, "device", "10.0.0.1", Some(site));
+    let request = GetRequest {
+        urls: vec!["http://origin/image.bin".into()],
+        output: FILE.into(),
+        ..GetRequest::default()
+    };
+    let get = world.command(device, Command::Get(request));
+    let bytes = world.content("film", (256 * MIB) as usize);
+    let server = HostSpec::at("192.0.2.9").listen(Listener::Http, 80);
+    world.host("films", Bulk::new(bytes, 64 * 1024), server);
+    let spec = HostSpec::at("10.0.0.2").site(site);
+    world.host("person", Reader::fast(to("192.0.2.9:80")), spec);
+    world.run_for(s(20));
+    let before = rate_of(&mut world, device, s(10));
+    assert!(before <= RATE * 5 / 100, "it gives way: {before}");
+    let mut prioritise = |foreground| {
+        let command = Command::Prioritise {
+            get: get.id,
+            foreground,
+        };
+        let call = world.command(device, command);
+        // The line is full: a round trip is some 120 ms.
+        world.run_for(Duration::from_millis(240));
+        let replied = world.reply(call);
+        assert!(matches!(replied, Some(Reply::Prioritised(true))));
+        rate_of(&mut world, device, s(10))
+    };
+    let after = prioritise(true);
+    assert!(after >= RATE * 25 / 100, "plain TCP's part: {after}");
+    // What the servers may send by the window they have seen, they send.
+    prioritise(false);
+    let back = rate_of(&mut world, device, s(10));
+    println!("promoted: {before} before, {after} after, {back} when nobody waits any more");
+    assert!(back <= RATE * 10 / 100, "it gives way again: {back}");
 }

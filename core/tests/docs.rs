@@ -4,7 +4,9 @@
     reason = "a test that cannot set its scene must fail"
 )]
 
-use dovetail_core::api::{GET_TARGET, Line, SHARE_TARGET, STOP_TARGET, parse_request};
+use dovetail_core::api::{
+    GET_TARGET, Line, PRIORITY_TARGET, SHARE_TARGET, STOP_TARGET, parse_request,
+};
 use dovetail_core::failure::FailureKind;
 use dovetail_core::settings::{TABLE, markdown};
 use std::collections::BTreeSet;
@@ -94,6 +96,7 @@ fn the_bodies_in_the_document_are_taken() {
         (GET_TARGET, "### Body of `POST /v1/get`"),
         (SHARE_TARGET, "### Body of `POST /v1/share`"),
         (STOP_TARGET, "### Body of `POST /v1/stop`"),
+        (PRIORITY_TARGET, "### Body of `POST /v1/priority`"),
     ] {
         let (_, after) = JSON.split_once(heading).unwrap();
         let (_, after) = after.split_once("```json\n").unwrap();

@@ -23,6 +23,10 @@ impl Agent {
                 let problems = self.on_configure(provider, &sources);
                 self.reply(call, Reply::Configured(problems));
             }
+            Command::Prioritise { get, foreground } => {
+                let is_there = self.prioritise(get, foreground);
+                self.reply(call, Reply::Prioritised(is_there));
+            }
             Command::Stop(target) if self.unqueue(target) => self.reply(call, Reply::Stopped),
             Command::Stop(target) => {
                 let owner = self
@@ -51,6 +55,18 @@ impl Agent {
             return self.reply(call, Reply::Got(Err(failure)));
         }
         self.enqueue(call, request);
+    }
+
+    fn prioritise(&mut self, get: CallId, foreground: bool) -> bool {
+        if let Some(waiting) = self.waiting.iter_mut().find(|w| w.call == get) {
+            waiting.request.foreground = foreground;
+            return true;
+        }
+        let mut swarms = self.swarms.values();
+        let owner = swarms.find(|s| s.call == get && s.is_downloading());
+        let owner = owner.map(|swarm| swarm.owner);
+        self.with_swarm(owner, |swarm, c| swarm.prioritise(foreground, c));
+        owner.is_some()
     }
 
     fn on_share(&mut self, call: CallId, request: ShareRequest) {

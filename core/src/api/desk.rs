@@ -127,9 +127,11 @@ impl Desk {
         asked: &mut Vec<Asked>,
     ) {
         let status = match reply {
-            Reply::Got(Ok(_)) | Reply::Shared(Ok(())) | Reply::Configured(_) | Reply::Stopped => {
-                StatusCode::OK
-            }
+            Reply::Got(Ok(_))
+            | Reply::Shared(Ok(()))
+            | Reply::Configured(_)
+            | Reply::Prioritised(_)
+            | Reply::Stopped => StatusCode::OK,
             Reply::Got(Err(failure)) | Reply::Shared(Err(failure)) => status_of(failure.kind),
         };
         self.answer(now, call, status, &Line::of_reply(reply), fx, asked);
@@ -256,6 +258,10 @@ impl Desk {
             Ask::Stop(job) => Asked::Command {
                 call,
                 command: Command::Stop(job),
+            },
+            Ask::Prioritise { get, foreground } => Asked::Command {
+                call,
+                command: Command::Prioritise { get, foreground },
             },
             Ask::Status => Asked::Status { call },
             Ask::Shelf(ask) => Asked::Shelf { call, ask },

@@ -40,6 +40,10 @@ pub enum Line {
     Shared,
     /// The command has failed.
     Failed(FailedLine),
+    /// Answers `POST /v1/priority`: whether there is such a download.
+    Prioritised {
+        found: bool,
+    },
     Stopped,
     /// New settings were taken up; what is wrong in them.
     Configured {
@@ -276,6 +280,7 @@ impl Line {
             Reply::Configured(problems) => Self::Configured {
                 problems: problems.iter().map(|p| p.to_string()).collect(),
             },
+            Reply::Prioritised(found) => Self::Prioritised { found: *found },
             Reply::Stopped => Self::Stopped,
         }
     }

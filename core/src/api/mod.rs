@@ -18,8 +18,8 @@ pub use line::{
 };
 pub use name::{name_from_url, safe_name};
 pub use request::{
-    Ask, GET_TARGET, Refusal, SHARE_TARGET, SHELF_TARGET, STATUS_TARGET, STOP_TARGET, check_get,
-    check_url, get_body, parse_request, share_body, shelf_body,
+    Ask, GET_TARGET, PRIORITY_TARGET, Refusal, SHARE_TARGET, SHELF_TARGET, STATUS_TARGET,
+    STOP_TARGET, check_get, check_url, get_body, parse_request, share_body, shelf_body,
 };
 pub use setting_line::{IgnoredLine, SettingLine, ToldLine};
 pub use shelf_line::{ShelfAsk, ShelfItemLine, ShelfLine};

@@ -28,6 +28,11 @@ pub enum Ask {
     Share(ShareRequest),
     /// Stop the job of this call.
     Stop(CallId),
+    /// Somebody waits for the download of this call, or nobody does.
+    Prioritise {
+        get: CallId,
+        foreground: bool,
+    },
     Status,
     Shelf(ShelfAsk),
 }
@@ -43,6 +48,7 @@ pub const GET_TARGET: &str = "/v1/get";
 pub const SHARE_TARGET: &str = "/v1/share";
 pub const STATUS_TARGET: &str = "/v1/status";
 pub const STOP_TARGET: &str = "/v1/stop";
+pub const PRIORITY_TARGET: &str = "/v1/priority";
 pub const SHELF_TARGET: &str = "/v1/shelf";
 const SHELF_PIN_TARGET: &str = "/v1/shelf/pin";
 const SHELF_UNPIN_TARGET: &str = "/v1/shelf/unpin";
@@ -53,16 +59,16 @@ const SHELF_REMOVE_TARGET: &str = "/v1/shelf/rm";
 pub fn parse_request(method: &str, target: &str, body: &[u8]) -> Result<Ask, Refusal> {
     let path = target.split('?').next().unwrap_or(target);
     let expected = match path {
-        GET_TARGET | SHARE_TARGET | STOP_TARGET | SHELF_PIN_TARGET | SHELF_UNPIN_TARGET
-        | SHELF_REMOVE_TARGET => "POST",
+        GET_TARGET | SHARE_TARGET | STOP_TARGET | PRIORITY_TARGET | SHELF_PIN_TARGET
+        | SHELF_UNPIN_TARGET | SHELF_REMOVE_TARGET => "POST",
         STATUS_TARGET | SHELF_TARGET => "GET",
         _ => {
             return Err(refuse(
                 404,
                 path,
                 "there is no such target",
-                "the targets are /v1/get, /v1/share, /v1/status, /v1/stop, /v1/shelf, /v1/shelf/pin, \
-                 /v1/shelf/unpin and /v1/shelf/rm",
+                "the targets are /v1/get, /v1/share, /v1/status, /v1/stop, /v1/priority, /v1/shelf, \
+                 /v1/shelf/pin, /v1/shelf/unpin and /v1/shelf/rm",
             ));
         }
     };
@@ -83,6 +89,12 @@ pub fn parse_request(method: &str, target: &str, body: &[u8]) -> Result<Ask, Ref
         SHARE_TARGET => parse_share(body).map(Ask::Share).map_err(bad),
         STOP_TARGET => from_json::<StopBody>(body)
             .map(|stop| Ask::Stop(CallId(stop.call)))
+            .map_err(bad),
+        PRIORITY_TARGET => from_json::<PriorityBody>(body)
+            .map(|body| Ask::Prioritise {
+                get: CallId(body.call),
+                foreground: body.foreground,
+            })
             .map_err(bad),
         SHELF_TARGET => Ok(Ask::Shelf(ShelfAsk::List)),
         SHELF_PIN_TARGET => parse_content(body, ShelfAsk::Pin).map_err(bad),
@@ -198,6 +210,13 @@ struct ContentBody {
 #[serde(deny_unknown_fields)]
 struct StopBody {
     call: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PriorityBody {
+    call: u64,
+    foreground: bool,
 }
 
 fn parse_get(body: &[u8]) -> Result<GetRequest, Failure> {

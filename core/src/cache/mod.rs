@@ -325,6 +325,7 @@ impl Cache {
             Command::Get(_) => self.orders.fx.reply(call, Reply::Got(Err(refused()))),
             Command::Share(_) => self.orders.fx.reply(call, Reply::Shared(Err(refused()))),
             Command::Configure { .. } => self.orders.fx.reply(call, Reply::Configured(Vec::new())),
+            Command::Prioritise { .. } => self.orders.fx.reply(call, Reply::Prioritised(false)),
             Command::Stop(_) => self.orders.fx.reply(call, Reply::Stopped),
             Command::Shutdown => {
                 self.stopping = Some(call);

@@ -257,6 +257,7 @@ impl Coordinator {
                     connection.http.close(now, &mut self.fx);
                 }
             }
+            Command::Prioritise { .. } => self.fx.reply(call, Reply::Prioritised(false)),
             Command::Shutdown => self.fx.reply(call, Reply::Stopped),
             Command::Get(_) => self.fx.reply(call, Reply::Got(Err(not_an_agent()))),
             Command::Share(_) => self.fx.reply(call, Reply::Shared(Err(not_an_agent()))),

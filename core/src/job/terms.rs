@@ -68,6 +68,12 @@ impl Job {
         self.heed_pause(a);
     }
 
+    /// Somebody waits for it from now on, or nobody does.
+    pub fn prioritise(&mut self, foreground: bool, a: &mut Around<'_>) {
+        self.request.foreground = foreground;
+        self.on_limits(a);
+    }
+
     /// May peers be met for this download? Told when it is identified, and whenever the answer changes.
     pub fn on_may_meet(&mut self, may_meet: bool, a: &mut Around<'_>) {
         self.may_meet = may_meet && self.knows_peers;

@@ -246,6 +246,7 @@ impl Origin {
             Command::Get(_) => self.fx.reply(call, Reply::Got(Err(refused()))),
             Command::Share(_) => self.fx.reply(call, Reply::Shared(Err(refused()))),
             Command::Configure { .. } => self.fx.reply(call, Reply::Configured(Vec::new())),
+            Command::Prioritise { .. } => self.fx.reply(call, Reply::Prioritised(false)),
             Command::Stop(_) => self.fx.reply(call, Reply::Stopped),
             Command::Shutdown => {
                 self.closing = true;

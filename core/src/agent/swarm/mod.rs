@@ -330,6 +330,21 @@ impl Swarm {
         self.top_up(c);
     }
 
+    /// Somebody waits for it now, or nobody does any more.
+    pub(super) fn prioritise(&mut self, foreground: bool, c: &mut Context<'_>) {
+        self.foreground = foreground;
+        c.fx.owner = self.owner;
+        for (stream, remote) in &self.web_streams {
+            let yielding = &mut c.rules.yielding;
+            yielding.on_download(*stream, *remote, !foreground, c.fx);
+        }
+        let sources: Vec<SourceId> = self.sessions.keys().copied().collect();
+        for source in sources {
+            self.yield_as_receiver(source, c);
+        }
+        self.tell_job(c, |job, a| job.prioritise(foreground, a));
+    }
+
     pub(super) fn on_tick(&mut self, c: &mut Context<'_>) {
         c.fx.owner = self.owner;
         let ids: Vec<SourceId> = self.sessions.keys().copied().collect();
