@@ -8,6 +8,7 @@
 //! Invariants: while somebody yields, the floors that run fit the share, or one flow runs alone, in one of at most
 //! [`RESTS_MAX`] turns; when nobody yields, nobody rests.
 
+use super::memory::Base;
 use super::{Ack, BaseMemory, Controller};
 use crate::time::{Deadline, Mono};
 use alloc::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub struct Group<K> {
 struct Member {
     controller: Controller,
     remote: IpAddr,
+    /// Of the base it holds ([`Base::epoch`]).
+    epoch: u32,
     rests: bool,
     /// What it knows of the queue is from before it rested.
     has_rested: bool,
@@ -76,11 +79,11 @@ impl<K: Copy + Ord> Group<K> {
     /// A new flow to `remote`, under LEDBAT++.
     pub fn add(&mut self, now: Mono, key: K, remote: IpAddr, segment_bytes: u32) {
         let base = self.memory.get(now, remote);
-        self.add_as(
-            key,
-            remote,
-            Controller::ledbat_plus_plus(segment_bytes, base),
-        );
+        let controller = Controller::ledbat_plus_plus(segment_bytes, base.map(|base| base.us));
+        self.add_as(key, remote, controller);
+        if let (Some(member), Some(base)) = (self.members.get_mut(&key), base) {
+            member.epoch = base.epoch;
+        }
     }
 
     /// A new flow under this controller.
@@ -89,6 +92,7 @@ impl<K: Copy + Ord> Group<K> {
         let member = Member {
             controller,
             remote,
+            epoch: 0,
             rests: false,
             has_rested: false,
             yields_since: None,
@@ -116,29 +120,12 @@ impl<K: Copy + Ord> Group<K> {
             return;
         };
         self.capacity.add(now, ack.bytes);
-        let controller = &mut member.controller;
-        if core::mem::take(&mut member.has_rested) {
-            controller.forget_queue();
-        }
-        let known = self.memory.get(now, member.remote);
-        let before = (controller.base_rtt_us(), controller.slowdown_since());
-        if let Some(known) = known {
-            controller.learn_base(known);
-        }
-        controller.on_ack(now, ack);
-        member.yields_since = match member.yields_since {
-            _ if !controller.is_yielding() => None,
-            None => Some(now),
-            since => since,
-        };
-        let base = controller.base_rtt_us();
-        // Longer than what is known only on the evidence that made this flow give it up.
-        let is_news = base.is_some() && known.is_none_or(|known| base != Some(known));
-        if let Some(base) = base.filter(|_| is_news) {
+        member.learn(self.memory.get(now, member.remote));
+        let slowed_down = member.controller.slowdown_since().is_some();
+        if let Some(base) = member.on_ack(now, ack) {
             self.memory.set(now, member.remote, base);
         }
-        let slows_down = controller.slowdown_since().is_some() && before.1.is_none();
-        if slows_down {
+        if member.controller.slowdown_since().is_some() && !slowed_down {
             for (_, other) in self.members.iter_mut().filter(|(k, _)| **k != key) {
                 other.controller.join_slowdown(now);
             }
@@ -280,6 +267,40 @@ impl<K: Copy + Ord> Group<K> {
 }
 
 impl Member {
+    /// What other flows of its network know by now.
+    fn learn(&mut self, known: Option<Base>) {
+        let Some(known) = known else { return };
+        if known.epoch == self.epoch {
+            self.controller.learn_base(known.us);
+        } else {
+            self.controller.replace_base(known.us);
+            self.epoch = known.epoch;
+        }
+    }
+
+    /// The base, if this has changed it.
+    fn on_ack(&mut self, now: Mono, ack: Ack) -> Option<Base> {
+        let controller = &mut self.controller;
+        if core::mem::take(&mut self.has_rested) {
+            controller.forget_queue();
+        }
+        let before = controller.base_rtt_us();
+        controller.on_ack(now, ack);
+        self.yields_since = match self.yields_since {
+            _ if !controller.is_yielding() => None,
+            None => Some(now),
+            since => since,
+        };
+        let us = controller.base_rtt_us().filter(|us| Some(*us) != before)?;
+        if before.is_some_and(|before| us > before) {
+            self.epoch += 1;
+        }
+        Some(Base {
+            us,
+            epoch: self.epoch,
+        })
+    }
+
     /// It stands at its floor for good. In turns that counts at once, and what it knew before it rested counts, too.
     fn yields_for(&self, now: Mono, in_turns: bool) -> bool {
         self.yields_since
@@ -427,6 +448,29 @@ mod tests {
         group.forget_paths();
         group.add(now, 9, remote(), SEGMENT);
         assert_eq!(group.controller(9).and_then(Controller::base_rtt_us), None);
+    }
+
+    #[test]
+    fn a_longer_route_is_found_out_by_one_and_told_to_all() {
+        let (mut group, mut now) = yielding(1, 1_000_000);
+        group.add(now, 1, remote(), SEGMENT);
+        let base =
+            |group: &Group<u32>, key| group.controller(key).and_then(Controller::base_rtt_us);
+        for n in 0..2000_u64 {
+            now = now + Duration::from_millis(20);
+            // One knows the route of before; the other one hardly moves.
+            group.on_ack(now, 0, ack(100_000, 100));
+            if n % 10 == 0 {
+                group.on_ack(now, 1, ack(100_000, 100));
+            }
+        }
+        assert_eq!(
+            (base(&group, 0), base(&group, 1)),
+            (Some(100_000), Some(100_000))
+        );
+        group.on_ack(now, 1, ack(30_000, 100));
+        group.on_ack(now, 0, ack(100_000, 100));
+        assert_eq!(base(&group, 0), Some(30_000), "shorter, at once");
     }
 
     #[test]

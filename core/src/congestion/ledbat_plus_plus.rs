@@ -1,7 +1,7 @@
 //! LEDBAT++ with the changes that make it yield on short buffers too.
 //!
-//! From the draft: round trips instead of one-way delays, a gain between 1/16 and 1 of Reno's, the modified slow
-//! start, additive increase below the target and multiplicative decrease above it, slowdowns.
+//! From the draft: round trips instead of one-way delays, a gain below Reno's on short paths, the modified slow start,
+//! additive increase below the target and multiplicative decrease above it, slowdowns.
 //! Otherwise than the draft, each with its measurement in `docs/yielding.md`:
 //! - the **target** is three quarters of the base round trip within 2 and 13 ms (60 ms there): behind a buffer of
 //!   100 ms the draft's leaves a foreground flow 62 % of the line, this one 98 %. Jitter that is seen while our own
@@ -14,7 +14,7 @@
 
 use super::delay::{Recent, Smoothed};
 use super::{Ack, RTT_MAX_US, Window};
-use crate::time::{Deadline, Mono};
+use crate::time::Mono;
 use core::time::Duration;
 
 const TARGET_MIN_US: u64 = 2_000;
@@ -43,8 +43,10 @@ const SSTHRESH_SEGMENTS: u64 = 10;
 /// After so long without news the window says nothing about the path.
 const IDLE: Duration = Duration::from_secs(10);
 /// The base is given up when, for so long and over two slowdowns, a flow that had shrunk to its floor has seen no
-/// round trip near it: the queue is not ours, so the route has changed or somebody fills it for good.
+/// round trip near it, and what it has seen stays the same: a longer route does, somebody's queue does not.
 const EXPIRY: Duration = Duration::from_secs(30);
+/// ... or for so long, whatever it was (the draft's history): on a path with jitter a longer route would never be found.
+const EXPIRY_ANYHOW: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug)]
 pub struct LedbatPlusPlus {
@@ -82,11 +84,13 @@ enum State {
     },
 }
 
-/// Since when no round trip near the base was seen, the shortest of them, and slowdowns meanwhile.
+/// Since when no round trip near the base was seen, the shortest of them and the longest of what is left of each round
+/// trip, and slowdowns meanwhile.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
     since: Mono,
     shortest_us: u64,
+    longest_us: u64,
     slowdowns: u32,
 }
 
@@ -182,6 +186,12 @@ impl LedbatPlusPlus {
         self.base_us = Some(self.base_us.map_or(base_us, |own| own.min(base_us)));
     }
 
+    /// Other flows have found out that the path has become longer.
+    pub fn replace_base(&mut self, base_us: u64) {
+        self.base_us = Some(base_us.clamp(1, RTT_MAX_US));
+        self.doubt = None;
+    }
+
     pub fn queue_us(&self) -> u64 {
         let recent = self.recent.min_us().zip(self.base_us);
         recent.map_or(0, |(recent, base)| recent.saturating_sub(base))
@@ -193,13 +203,6 @@ impl LedbatPlusPlus {
 
     pub fn is_yielding(&self) -> bool {
         self.window.bytes() <= self.floor_bytes() * 3 / 2 && self.queue_us() > self.target_us()
-    }
-
-    pub const fn deadline(&self) -> Option<Deadline> {
-        match self.state {
-            State::Slowdown { until, .. } => Some(Deadline::new(until, "a slowdown is over")),
-            State::Ramp { .. } | State::Avoidance { .. } => None,
-        }
     }
 
     /// The queue this flow lets stand.
@@ -250,10 +253,15 @@ impl LedbatPlusPlus {
         let doubt = self.doubt.get_or_insert(Doubt {
             since: now,
             shortest_us: rtt_us,
+            longest_us: 0,
             slowdowns: 0,
         });
+        let recent_us = self.recent.min_us().unwrap_or(rtt_us);
         doubt.shortest_us = doubt.shortest_us.min(rtt_us);
-        if doubt.slowdowns >= 2 && now >= doubt.since + EXPIRY {
+        doubt.longest_us = doubt.longest_us.max(recent_us);
+        let is_steady = doubt.longest_us - doubt.shortest_us.min(doubt.longest_us) <= target;
+        let expiry = if is_steady { EXPIRY } else { EXPIRY_ANYHOW };
+        if doubt.slowdowns >= 2 && now >= doubt.since + expiry {
             self.base_us = Some(doubt.shortest_us);
             self.recent = Recent::default();
             self.recent.add(now, rtt_us, rtt_us);

@@ -14,20 +14,27 @@ pub struct BaseMemory {
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    base_us: u64,
+    base: Base,
     used: Mono,
 }
 
+/// A base round trip, and how often the path was found to have become longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub us: u64,
+    pub epoch: u32,
+}
+
 impl BaseMemory {
-    pub fn get(&mut self, now: Mono, remote: IpAddr) -> Option<u64> {
+    pub fn get(&mut self, now: Mono, remote: IpAddr) -> Option<Base> {
         let known = self.known.get_mut(&network(remote))?;
         known.used = now;
-        Some(known.base_us)
+        Some(known.base)
     }
 
-    /// What a flow holds for its base now: shorter than what is known, or, on evidence, longer.
-    pub fn set(&mut self, now: Mono, remote: IpAddr, base_us: u64) {
-        let known = Known { base_us, used: now };
+    /// What a flow holds for its base now: shorter than what is known, or, with an epoch of its own, longer.
+    pub fn set(&mut self, now: Mono, remote: IpAddr, base: Base) {
+        let known = Known { base, used: now };
         self.known.insert(network(remote), known);
         if self.known.len() > BASE_MEMORY_MAX {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.used);
@@ -58,16 +65,17 @@ mod tests {
     fn neighbours_share_a_memory_and_it_is_bounded() {
         let mut memory = BaseMemory::default();
         let addr = |n: u32| IpAddr::V4((0x0a00_0001 + (n << 8)).into());
-        memory.set(Mono::ZERO, addr(0), 700);
+        let base = |us| Base { us, epoch: 0 };
+        memory.set(Mono::ZERO, addr(0), base(700));
         let neighbour: IpAddr = "::ffff:10.0.0.200".parse().unwrap();
-        assert_eq!(memory.get(Mono::from_us(1), neighbour), Some(700));
+        assert_eq!(memory.get(Mono::from_us(1), neighbour), Some(base(700)));
         for n in 1..=BASE_MEMORY_MAX as u32 {
-            memory.set(Mono::ZERO, addr(n), 5);
+            memory.set(Mono::ZERO, addr(n), base(5));
         }
         assert_eq!(memory.known.len(), BASE_MEMORY_MAX);
         assert_eq!(
             memory.get(Mono::from_us(2), addr(0)),
-            Some(700),
+            Some(base(700)),
             "used lately"
         );
         memory.clear();

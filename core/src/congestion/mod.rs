@@ -13,11 +13,11 @@ mod ledbat;
 mod ledbat_plus_plus;
 mod memory;
 
-use crate::time::{Deadline, Mono};
+use crate::time::Mono;
 pub use group::Group;
 pub use ledbat::Ledbat;
 pub use ledbat_plus_plus::LedbatPlusPlus;
-pub use memory::BaseMemory;
+pub use memory::{Base, BaseMemory};
 
 /// No window is smaller: with less than two segments the receiver's delayed acknowledgement sets the pace
 /// (RFC 6817 §3.1), and senders cut windows into slivers.
@@ -157,6 +157,13 @@ impl Controller {
         }
     }
 
+    /// Other flows on this path have evidence that it is longer now.
+    pub fn replace_base(&mut self, base_us: u64) {
+        if let Self::LedbatPlusPlus(c) = self {
+            c.replace_base(base_us);
+        }
+    }
+
     /// Round trip times above the base: the queue on the path, in microseconds.
     pub fn queue_us(&self) -> u64 {
         match self {
@@ -178,14 +185,6 @@ impl Controller {
         match self {
             Self::LedbatPlusPlus(c) => c.is_yielding(),
             Self::Ledbat(_) | Self::Fixed { .. } => false,
-        }
-    }
-
-    /// When the window changes without news from the path.
-    pub const fn deadline(&self) -> Option<Deadline> {
-        match self {
-            Self::LedbatPlusPlus(c) => c.deadline(),
-            Self::Ledbat(_) | Self::Fixed { .. } => None,
         }
     }
 
