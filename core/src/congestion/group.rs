@@ -247,13 +247,16 @@ impl<K: Copy + Ord> Group<K> {
             if !runs && self.capacity.is_used_by_others() {
                 self.rests = (rate / share.max(1)).clamp(1, RESTS_MAX) - 1;
             }
-            runs = true;
             left = left.saturating_sub(rate);
-            self.last_turn = Some(key);
+            if runs {
+                self.last_turn = Some(key);
+            }
+            runs = true;
         }
     }
 
-    /// Those at their floors and those that rest, the next to run first.
+    /// Those at their floors and those that rest: first the witness, who always runs, so that somebody sees what the
+    /// path does all the time; then the next to run.
     fn in_turn(&self, now: Mono) -> Vec<K> {
         let at_floor = |member: &Member| member.rests || member.yields_for(now, true);
         let all = || {
@@ -262,7 +265,9 @@ impl<K: Copy + Ord> Group<K> {
         };
         let after = all().filter(|key| Some(*key) > self.last_turn);
         let before = all().filter(|key| Some(*key) <= self.last_turn);
-        after.chain(before).collect()
+        let witness = all().min();
+        let others = after.chain(before).filter(|key| Some(*key) != witness);
+        witness.into_iter().chain(others).collect()
     }
 }
 
@@ -406,16 +411,16 @@ mod tests {
         // A floor of 2000 bytes in 100 ms is 20 kB/s; a twentieth of 1 MB/s are 50.
         let (mut group, mut now) = yielding(8, 1_000_000);
         let mut seen = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..7 {
             let runs = running(&group);
-            assert_eq!(runs.len(), 2);
-            seen.extend(runs);
+            assert_eq!((runs.len(), runs[0]), (2, 0), "the witness and one other");
+            seen.push(runs[1]);
             now = now + TURN;
             group.on_tick(now);
             group.check();
         }
         seen.sort_unstable();
-        assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7]);
         let first = running(&group)[0];
         let others = running(&group).into_iter().filter(|key| *key != first);
         others.for_each(|key| group.remove(key));

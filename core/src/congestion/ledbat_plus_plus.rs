@@ -199,6 +199,7 @@ impl LedbatPlusPlus {
 
     pub fn forget_queue(&mut self) {
         self.recent = Recent::default();
+        self.doubt = None;
     }
 
     pub fn is_yielding(&self) -> bool {
