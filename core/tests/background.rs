@@ -13,7 +13,7 @@ use dovetail_core::command::{Command, GetRequest, Reply, ShareRequest};
 use dovetail_core::machine::{Endpoint, Host, Listener};
 use dovetail_core::origin::{Origin, OriginConfig};
 use dovetail_core::sim::toys::{Bulk, Reader};
-use dovetail_core::sim::{HostId, HostSpec, LinkSpec, NetSpec, SiteId, World};
+use dovetail_core::sim::{Call, HostId, HostSpec, LinkSpec, NetSpec, SiteId, World};
 use std::net::SocketAddr;
 
 mod common;
@@ -85,10 +85,9 @@ fn rate_of(world: &mut World, host: HostId, span: Duration) -> u64 {
     (world.traffic(host).1.bytes - before) / span.as_secs()
 }
 
-/// A download at work, and then somebody's own on another device at the same home: what each has of the line before,
-/// and with the other.
-fn download_beside_a_person(foreground: bool) -> (u64, u64, u64) {
-    let (mut world, site) = world(1);
+/// A device at home that begins a download from somewhere else.
+fn home_download(seed: u64, foreground: bool) -> (World, SiteId, HostId, Call) {
+    let (mut world, site) = world(seed);
     let content = world.content("image.bin", (256 * MIB) as usize);
     origin(&mut world, "origin", "192.0.2.1", &content);
     let device = agent(&mut world, "device", "10.0.0.1", Some(site));
@@ -98,14 +97,26 @@ fn download_beside_a_person(foreground: bool) -> (u64, u64, u64) {
         foreground,
         ..GetRequest::default()
     };
-    world.command(device, Command::Get(request));
-    world.run_for(s(10));
-    let alone = rate_of(&mut world, device, s(20));
+    let get = world.command(device, Command::Get(request));
+    (world, site, device, get)
+}
+
+/// Somebody else at home gets a film, as fast as it comes.
+fn person(world: &mut World, site: SiteId) -> HostId {
     let bytes = world.content("film", (256 * MIB) as usize);
     let server = HostSpec::at("192.0.2.9").listen(Listener::Http, 80);
     world.host("films", Bulk::new(bytes, 64 * 1024), server);
     let spec = HostSpec::at("10.0.0.2").site(site);
-    let person = world.host("person", Reader::fast(to("192.0.2.9:80")), spec);
+    world.host("person", Reader::fast(to("192.0.2.9:80")), spec)
+}
+
+/// A download at work, and then somebody's own on another device at the same home: what each has of the line before,
+/// and with the other.
+fn download_beside_a_person(foreground: bool) -> (u64, u64, u64) {
+    let (mut world, site, device, _) = home_download(1, foreground);
+    world.run_for(s(10));
+    let alone = rate_of(&mut world, device, s(20));
+    let person = person(&mut world, site);
     world.run_for(s(10));
     let before = world.traffic(device).1.bytes;
     let theirs = rate_of(&mut world, person, s(30));
@@ -173,21 +184,8 @@ fn an_upload_to_a_peer_gives_way() {
 /// Somebody begins to wait for a download that has given way so far.
 #[test]
 fn a_download_that_is_promoted_has_full_speed_in_two_round_trips() {
-    let (mut world, site) = world(3);
-    let content = world.content("image.bin", (256 * MIB) as usize);
-    origin(&mut world, "origin", "192.0.2.1", &content);
-    let device = agent(&mut world, "device", "10.0.0.1", Some(site));
-    let request = GetRequest {
-        urls: vec!["http://origin/image.bin".into()],
-        output: FILE.into(),
-        ..GetRequest::default()
-    };
-    let get = world.command(device, Command::Get(request));
-    let bytes = world.content("film", (256 * MIB) as usize);
-    let server = HostSpec::at("192.0.2.9").listen(Listener::Http, 80);
-    world.host("films", Bulk::new(bytes, 64 * 1024), server);
-    let spec = HostSpec::at("10.0.0.2").site(site);
-    world.host("person", Reader::fast(to("192.0.2.9:80")), spec);
+    let (mut world, site, device, get) = home_download(3, false);
+    person(&mut world, site);
     world.run_for(s(20));
     let before = rate_of(&mut world, device, s(10));
     assert!(before <= RATE * 5 / 100, "it gives way: {before}");

@@ -111,10 +111,6 @@ impl<K: Copy + Ord> Group<K> {
         self.members.contains_key(&key)
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
-
     pub fn on_ack(&mut self, now: Mono, key: K, ack: Ack) {
         let Some(member) = self.members.get_mut(&key) else {
             return;
@@ -174,11 +170,6 @@ impl<K: Copy + Ord> Group<K> {
 
     pub fn rests(&self, key: K) -> bool {
         self.members.get(&key).is_some_and(|member| member.rests)
-    }
-
-    /// The most the line was seen to carry for us.
-    pub fn capacity_bytes_per_s(&self) -> u64 {
-        self.capacity.bytes_per_s()
     }
 
     /// The device is somewhere else now: what was known of paths and lines tells nothing.

@@ -149,17 +149,15 @@ impl LedbatPlusPlus {
 
     /// Slowdowns of flows that share a path show more, and cost no more, if they come together: take ours now if
     /// half of the time to it is over.
-    pub fn join_slowdown(&mut self, now: Mono) -> bool {
+    pub fn join_slowdown(&mut self, now: Mono) {
         let State::Avoidance { slowdown_at } = self.state else {
-            return false;
+            return;
         };
         let left = slowdown_at.since(now);
         let usual = self.rtt() * (SLOWDOWN_ROUND_TRIPS * SLOWDOWN_EVERY) as u32;
-        let is_near = left <= usual.max(SLOWDOWN_WAIT_MIN) / 2;
-        if is_near {
+        if left <= usual.max(SLOWDOWN_WAIT_MIN) / 2 {
             self.begin_slowdown(now);
         }
-        is_near
     }
 
     pub const fn slowdown_since(&self) -> Option<Mono> {

@@ -101,11 +101,10 @@ impl Controller {
     }
 
     /// The flow slows down now, with its neighbours, if its own slowdown is near (see
-    /// [`LedbatPlusPlus::join_slowdown`]); true if it does.
-    pub fn join_slowdown(&mut self, now: Mono) -> bool {
-        match self {
-            Self::LedbatPlusPlus(c) => c.join_slowdown(now),
-            Self::Ledbat(_) | Self::Fixed { .. } => false,
+    /// [`LedbatPlusPlus::join_slowdown`]).
+    pub fn join_slowdown(&mut self, now: Mono) {
+        if let Self::LedbatPlusPlus(c) = self {
+            c.join_slowdown(now);
         }
     }
 

@@ -178,6 +178,38 @@ fn echo() -> Probe<impl FnMut(&mut Effects, Input)> {
     Probe::new(|_| (), on)
 }
 
+/// Takes `total` bytes of the pattern with this much credit at a time, and then the end; says something first.
+fn taker(
+    at: SocketAddr,
+    credit: u32,
+    mut say: Option<Bytes>,
+    total: u64,
+) -> Probe<impl FnMut(&mut Effects, Input)> {
+    let mut got = 0;
+    let on = move |fx: &mut Effects, input| match input {
+        Input::Opened { stream, .. } => {
+            fx.send(stream, say.take().unwrap_or_default());
+            fx.grant(stream, credit);
+        }
+        Input::Received { stream, bytes } => {
+            assert!(bytes == pattern(got, bytes.len()));
+            got += bytes.len() as u64;
+            fx.grant(stream, bytes.len() as u32);
+        }
+        Input::Closed { why, .. } => {
+            assert_eq!((why, got), (Lost::Eof, total));
+            done(fx);
+        }
+        _ => {}
+    };
+    Probe::new(
+        |fx| {
+            fx.connect(endpoint(at));
+        },
+        on,
+    )
+}
+
 /// Contract 3 and 4: 64 MiB there and back; credit in odd portions is never exceeded, `Sent` sums up.
 pub fn bytes_come_back_within_credit<A: Runtime, B: Runtime>() {
     const TOTAL: u64 = 64 << 20;
@@ -251,31 +283,7 @@ pub fn closing_delivers_what_was_sent<A: Runtime, B: Runtime>() {
         }
         _ => {}
     };
-    let mut got = 0;
-    let client = move |at| {
-        let on = move |fx: &mut Effects, input| match input {
-            Input::Opened { stream, .. } => {
-                fx.send(stream, pattern(0, 100_000));
-                fx.grant(stream, 30_000);
-            }
-            Input::Received { stream, bytes } => {
-                assert!(bytes == pattern(got, bytes.len()));
-                got += bytes.len() as u64;
-                fx.grant(stream, bytes.len() as u32);
-            }
-            Input::Closed { why, .. } => {
-                assert_eq!((why, got), (Lost::Eof, TOTAL));
-                done(fx);
-            }
-            _ => {}
-        };
-        Probe::new(
-            |fx| {
-                fx.connect(endpoint(at));
-            },
-            on,
-        )
-    };
+    let client = |at| taker(at, 30_000, Some(pattern(0, 100_000)), TOTAL);
     pair::<A, B, _, _>(Probe::new(|_| (), on), Listener::Http, client);
 }
 
@@ -320,28 +328,7 @@ pub fn shapes_are_kept_and_paths_told<A: Runtime, B: Runtime>() {
         }
         _ => {}
     };
-    let mut got = 0;
-    let client = move |at| {
-        let on = move |fx: &mut Effects, input| match input {
-            Input::Opened { stream, .. } => fx.grant(stream, 1 << 20),
-            Input::Received { stream, bytes } => {
-                assert!(bytes == pattern(got, bytes.len()));
-                got += bytes.len() as u64;
-                fx.grant(stream, bytes.len() as u32);
-            }
-            Input::Closed { why, .. } => {
-                assert_eq!((why, got), (Lost::Eof, TOTAL));
-                done(fx);
-            }
-            _ => {}
-        };
-        Probe::new(
-            |fx| {
-                fx.connect(endpoint(at));
-            },
-            on,
-        )
-    };
+    let client = |at| taker(at, 1 << 20, None, TOTAL);
     pair::<A, B, _, _>(Probe::new(|_| (), on), Listener::Http, client);
 }
 
