@@ -29,13 +29,8 @@ struct Side {
 impl Side {
     fn new(dials: bool, have: Bitfield) -> Self {
         let mut fx = Effects::default();
-        let to = Endpoint {
-            host: Host::Addr([127, 0, 0, 1].into()),
-            port: 7680,
-            tls: None,
-        };
         let session = if dials {
-            Session::dial(Mono::ZERO, to, &mut fx)
+            Session::dial(Mono::ZERO, StreamId(2))
         } else {
             Session::accept(Mono::ZERO, StreamId(1), &mut fx)
         };

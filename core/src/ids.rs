@@ -2,12 +2,22 @@
 
 use core::fmt;
 
-/// A byte stream the shell runs for a machine. Low bit 0: opened by the core; 1: accepted by the shell.
-/// No id is used twice within a run.
+/// A byte stream. Low bit 0: opened by the core; 1: accepted. No id is used twice within a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
 impl StreamId {
+    /// Streams over datagrams have this bit: uTP in the core runs them, and the shell never hears of them.
+    const UTP: u64 = 1 << 62;
+
+    pub const fn utp(number: u64, is_accepted: bool) -> Self {
+        Self(Self::UTP | number << 1 | is_accepted as u64)
+    }
+
+    pub const fn is_utp(self) -> bool {
+        self.0 & Self::UTP != 0
+    }
+
     pub const fn is_accepted(self) -> bool {
         self.0 & 1 == 1
     }

@@ -344,6 +344,9 @@ pub const UPLOADS_READING_MAX: u64 = 8 * 1024 * 1024;
 pub const SESSIONS_PER_CONTENT_MAX: usize = 100;
 pub const DIALS_AT_ONCE: usize = 16;
 
+/// TCP is let go ahead so far before uTP is tried beside it (RFC 8305's delay between attempts).
+pub const UTP_AFTER: Duration = Duration::from_millis(250);
+
 /// Peers of one content that are remembered to dial.
 pub const CANDIDATES_MAX: usize = 500;
 
@@ -398,6 +401,12 @@ pub const REPORT_EVERY_MIN: Duration = Duration::from_micros(500);
 pub const REPORT_EVERY_MAX: Duration = Duration::from_millis(5);
 
 // --- transport
+
+/// Datagrams that one system call takes to one address (the kernel's UDP_MAX_SEGMENTS is 64 or more)...
+pub const DATAGRAMS_AT_ONCE: usize = 44;
+
+/// ... and their bytes: one IP packet's, which is what the kernel cuts up.
+pub const DATAGRAMS_AT_ONCE_BYTES: usize = 65_000;
 
 /// UDP payload every path is taken to carry, where the search for more begins (the smallest IPv4 reassembly size).
 pub const UTP_DATAGRAM_MIN: u16 = 576;
@@ -489,6 +498,3 @@ pub const UTP_TURN_PACKETS: u32 = 8;
 /// Answers to packets of unknown streams, a second; and replies that wait to be sent.
 pub const UTP_RESETS_PER_S: u32 = 50;
 pub const UTP_REPLIES_MAX: usize = UTP_CONNECTIONS_MAX;
-
-/// Addresses whose base round trip is remembered for the next stream.
-pub const UTP_BASES_REMEMBERED: usize = 256;

@@ -49,7 +49,7 @@ pub trait Machine {
     /// The next piece of work for the shell. Drain to `None` after every `handle`.
     fn poll(&mut self) -> Option<Output>;
 
-    /// The next datagram, its payload written to `buf` (cleared first). Asked only while the socket is writable.
+    /// The next datagrams, their payload written to `buf` (cleared first). Asked only while the socket is writable.
     fn poll_datagram(&mut self, now: Now, buf: &mut Vec<u8>) -> Option<Datagram> {
         let _ = (now, buf);
         None
@@ -107,9 +107,11 @@ pub enum Input {
         stream: StreamId,
         facts: PathFacts,
     },
-    Datagram {
+    /// Datagrams that came one after the other from one sender, `segment_bytes` long each; the last may be shorter.
+    Datagrams {
         from: SocketAddr,
         bytes: Bytes,
+        segment_bytes: usize,
     },
     Disk {
         op: OpId,
@@ -277,20 +279,27 @@ pub struct PathFacts {
     pub can_bound_receiving: bool,
 }
 
-/// A datagram to send; its payload is in the buffer given to [`Machine::poll_datagram`].
+/// Datagrams to send to one address; their payload is in the buffer given to [`Machine::poll_datagram`]. They are not to
+/// be fragmented on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
     pub to: SocketAddr,
+    /// Length of each; the last may be shorter. At most `limits::DATAGRAMS_AT_ONCE`, `limits::DATAGRAMS_AT_ONCE_BYTES`.
+    pub segment_bytes: usize,
 }
 
 /// The queue of outputs a role fills while it handles one input, and the register of who in the role
 /// asked for what. A parent sets [`Effects::owner`] before it calls a child; whatever the child then
 /// connects or orders is answered to that owner.
+///
+/// Streams over datagrams ([`StreamId::is_utp`]) are run by the role itself: what is ordered of them is in a queue of
+/// its own, [`Effects::poll_utp`].
 #[derive(Debug)]
 pub struct Effects {
     /// Who is asking now: a number of the role's choosing.
     pub owner: u64,
     queue: VecDeque<Output>,
+    utp: VecDeque<Output>,
     streams: BTreeMap<StreamId, u64>,
     ops: BTreeMap<OpId, u64>,
     /// Grants kept back.
@@ -312,6 +321,7 @@ impl Effects {
         Self {
             owner: 0,
             queue: VecDeque::new(),
+            utp: VecDeque::new(),
             streams: BTreeMap::new(),
             ops: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -342,6 +352,19 @@ impl Effects {
         stream
     }
 
+    /// Connect over datagrams.
+    pub fn connect_utp(&mut self, to: SocketAddr) -> StreamId {
+        let stream = StreamId::utp(self.next_id(), false);
+        self.streams.insert(stream, self.owner);
+        let to = Endpoint {
+            host: Host::Addr(to.ip()),
+            port: to.port(),
+            tls: None,
+        };
+        self.utp.push_back(Output::Connect { stream, to });
+        stream
+    }
+
     /// Take an accepted stream into the register, for the current owner.
     pub fn adopt(&mut self, stream: StreamId) {
         self.streams.insert(stream, self.owner);
@@ -351,7 +374,7 @@ impl Effects {
         if let Some(held) = self.held.get_mut(&stream) {
             *held = held.saturating_add(bytes);
         } else if bytes > 0 {
-            self.queue.push_back(Output::Grant { stream, bytes });
+            self.order(stream, Output::Grant { stream, bytes });
         }
     }
 
@@ -362,19 +385,20 @@ impl Effects {
     /// Empty sends are dropped: nothing would answer them.
     pub fn send(&mut self, stream: StreamId, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.queue.push_back(Output::Send { stream, bytes });
+            self.order(stream, Output::Send { stream, bytes });
         }
     }
 
     /// A part of an open file; an empty one is dropped.
     pub fn send_file(&mut self, stream: StreamId, file: FileId, offset: u64, len: u32) {
         if len > 0 {
-            self.queue.push_back(Output::SendFile {
+            let part = Output::SendFile {
                 stream,
                 file,
                 offset,
                 len,
-            });
+            };
+            self.order(stream, part);
         }
     }
 
@@ -395,7 +419,7 @@ impl Effects {
     }
 
     pub fn close(&mut self, stream: StreamId, how: CloseHow) {
-        self.queue.push_back(Output::Close { stream, how });
+        self.order(stream, Output::Close { stream, how });
     }
 
     pub fn file(&mut self) -> FileId {
@@ -446,6 +470,20 @@ impl Effects {
 
     pub fn poll(&mut self) -> Option<Output> {
         self.queue.pop_front()
+    }
+
+    /// The next order about a stream over datagrams.
+    pub fn poll_utp(&mut self) -> Option<Output> {
+        self.utp.pop_front()
+    }
+
+    fn order(&mut self, stream: StreamId, output: Output) {
+        let queue = if stream.is_utp() {
+            &mut self.utp
+        } else {
+            &mut self.queue
+        };
+        queue.push_back(output);
     }
 
     /// No stream is open and no work outstanding.

@@ -117,7 +117,8 @@ impl Machine for Diary {
         self.datagrams = self.datagrams.checked_sub(1)?;
         buf.push(1);
         let to = "10.0.0.9:7680".parse().unwrap();
-        Some(dovetail_core::machine::Datagram { to })
+        let segment_bytes = buf.len();
+        Some(dovetail_core::machine::Datagram { to, segment_bytes })
     }
 
     fn deadline(&self) -> Option<Deadline> {

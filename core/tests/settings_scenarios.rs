@@ -33,6 +33,8 @@ struct Lab {
     /// Where others are that have the file, and what they are set to.
     seeds: &'static [&'static str],
     seed_settings: &'static [(&'static str, &'static str)],
+    /// Nobody gets to them over TCP.
+    seeds_drop_streams: bool,
     device: &'static str,
     foreground: bool,
     /// The device knows the URL alone; the coordinator knows what the file is.
@@ -61,6 +63,7 @@ const LAB: Lab = Lab {
     base: &[],
     seeds: &[],
     seed_settings: &[],
+    seeds_drop_streams: false,
     device: "10.0.1.1",
     foreground: false,
     by_url: false,
@@ -153,6 +156,11 @@ impl Run {
     }
 
     fn agent(&mut self, name: &str, addr: &str, values: &[(&str, &str)]) -> HostId {
+        let spec = HostSpec::at(addr).listen(Listener::Peers, 7680);
+        self.agent_on(name, spec, values)
+    }
+
+    fn agent_on(&mut self, name: &str, spec: HostSpec, values: &[(&str, &str)]) -> HostId {
         let config = AgentConfig {
             coordinator: Some("http://coordinator".into()),
             share: true,
@@ -161,7 +169,6 @@ impl Run {
             ..AgentConfig::default()
         };
         let agent = Agent::new(config, self.world.seed_for(name)).unwrap();
-        let spec = HostSpec::at(addr).listen(Listener::Peers, 7680);
         self.world.host(name, agent, spec)
     }
 
@@ -230,7 +237,9 @@ fn run(lab: &Lab, value: Option<(&str, &str)>) -> Outcome {
         run.world.run_for(S * 20);
     }
     for (n, addr) in lab.seeds.iter().enumerate() {
-        let seed = run.agent(&format!("seed{n}"), addr, lab.seed_settings);
+        let mut spec = HostSpec::at(addr).listen(Listener::Peers, 7680);
+        spec.drops_streams = lab.seeds_drop_streams;
+        let seed = run.agent_on(&format!("seed{n}"), spec, lab.seed_settings);
         run.world.disk(seed).put(FILE, run.content.clone());
         let share = ShareRequest {
             metainfo: run.metainfo(0).encode().into(),
@@ -479,6 +488,18 @@ fn scenarios() -> Vec<Scenario> {
             "peer_encryption",
             "required",
             peers(),
+            from,
+            "lan",
+            "origin",
+        ),
+        scenario(
+            "peer_transport",
+            "tcp",
+            Lab {
+                seeds_drop_streams: true,
+                base: &[("delay_background_download_from_http", "5s")],
+                ..peers()
+            },
             from,
             "lan",
             "origin",

@@ -11,14 +11,15 @@ mod utp_rig;
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
+use dovetail_core::ids::StreamId;
 use dovetail_core::limits::{
     CONNECT_TIMEOUT, UTP_DATAGRAM_MAX_V4, UTP_GIVE_UP, UTP_KEEP_ALIVE, UTP_RESETS_PER_S,
     UTP_UNCONFIRMED_MAX,
 };
-use dovetail_core::machine::{CloseHow, Lost};
+use dovetail_core::machine::{CloseHow, Input, Lost};
 use dovetail_core::rng::Rng;
 use dovetail_core::time::Mono;
-use dovetail_core::transport::{Event, Header, Kind, Packet, Transport, decode};
+use dovetail_core::transport::{Flows, Header, Kind, Packet, Transport, decode};
 use utp_rig::{A, B, LinkSpec, Plan, World, drop_first};
 
 const KIB: u64 = 1024;
@@ -355,8 +356,19 @@ fn many_streams_share_a_socket() {
 
 // --- a single transport against packets made by hand
 
+/// What an owner hears of its streams.
+#[derive(Debug, PartialEq)]
+enum Heard {
+    Accepted(StreamId, SocketAddr),
+    Opened(StreamId),
+    Received(StreamId, Bytes),
+    Sent(StreamId, u32),
+    Closed(StreamId, Lost),
+}
+
 struct Peer {
     t: Transport,
+    flows: Flows,
     now: Mono,
     at: SocketAddr,
 }
@@ -365,6 +377,7 @@ impl Peer {
     fn new() -> Self {
         Self {
             t: Transport::new(Rng::from_u64(4)),
+            flows: Flows::default(),
             now: Mono::from_us(5_000_000),
             at: SocketAddr::from(([192, 168, 0, 9], 1234)),
         }
@@ -379,21 +392,43 @@ impl Peer {
         };
         let mut bytes = Vec::new();
         packet.encode(&mut bytes);
-        assert!(self.t.on_datagram(self.now, self.at, &bytes.into()));
+        assert!(self.hears(&bytes.into()));
         self.t.check();
     }
 
     fn get(&mut self) -> Option<(Header, Vec<u8>)> {
         let mut out = Vec::new();
-        let outgoing = self.t.poll_datagram(self.now, &mut out)?;
-        assert_eq!(outgoing.to, self.at);
+        let to = self.t.poll_datagram(self.now, &mut self.flows, &mut out)?;
+        assert_eq!(to, self.at);
         let packet = decode(&out).unwrap();
         Some((packet.header, packet.payload.to_vec()))
     }
 
     fn wait_ms(&mut self, ms: u64) {
         self.now = self.now + Duration::from_millis(ms);
-        self.t.on_tick(self.now);
+        self.t.on_tick(self.now, &mut self.flows);
+    }
+
+    fn connect(&mut self) -> StreamId {
+        let id = StreamId::utp(1, false);
+        self.t.connect(self.now, &mut self.flows, id, self.at);
+        id
+    }
+
+    fn hear(&mut self) -> Option<Heard> {
+        self.t.poll_input().map(|input| match input {
+            Input::Accepted { stream, from, .. } => Heard::Accepted(stream, from),
+            Input::Opened { stream, .. } => Heard::Opened(stream),
+            Input::Received { stream, bytes } => Heard::Received(stream, bytes),
+            Input::Sent { stream, len } => Heard::Sent(stream, len),
+            Input::Closed { stream, why } => Heard::Closed(stream, why),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn hears(&mut self, datagram: &Bytes) -> bool {
+        self.t
+            .on_datagram(self.now, &mut self.flows, self.at, datagram)
     }
 }
 
@@ -421,7 +456,7 @@ fn a_libutp_peer_is_answered_as_it_expects() {
     assert_eq!(syn_ack.timestamp_difference_us, 4_000_000);
     assert!(syn_ack.window_bytes >= 16 * 1024);
     assert_eq!(
-        (p.get(), p.t.poll_event()),
+        (p.get(), p.hear()),
         (None, None),
         "not told before it is heard"
     );
@@ -431,15 +466,15 @@ fn a_libutp_peer_is_answered_as_it_expects() {
     assert_eq!((again.seq, again.ack), (syn_ack.seq, 1));
     let before = syn_ack.seq.wrapping_sub(1);
     p.put(header(Kind::Data, 0, 2, before.wrapping_add(1)), b"wrong");
-    assert_eq!(p.t.poll_event(), None, "it acknowledges what was not sent");
+    assert_eq!(p.hear(), None, "it acknowledges what was not sent");
     p.put(header(Kind::Data, 0, 2, before), b"hello");
-    let Some(Event::Accepted { id, from }) = p.t.poll_event() else {
+    let Some(Heard::Accepted(id, from)) = p.hear() else {
         panic!("accepted")
     };
     assert_eq!(from, p.at);
     p.t.grant(id, 100);
     let bytes = Bytes::from_static(b"hello");
-    assert_eq!(p.t.poll_event(), Some(Event::Received { id, bytes }));
+    assert_eq!(p.hear(), Some(Heard::Received(id, bytes)));
     // Our data has the number the answer to the SYN had.
     p.t.send(id, Bytes::from_static(b"world"));
     let (data, payload) = p.get().unwrap();
@@ -449,9 +484,9 @@ fn a_libutp_peer_is_answered_as_it_expects() {
     );
     assert_eq!(payload, b"world");
     p.put(header(Kind::Fin, 0, 3, syn_ack.seq), b"");
-    assert_eq!(p.t.poll_event(), Some(Event::Sent { id, len: 5 }));
+    assert_eq!(p.hear(), Some(Heard::Sent(id, 5)));
     let why = Lost::Eof;
-    assert_eq!(p.t.poll_event(), Some(Event::Closed { id, why }));
+    assert_eq!(p.hear(), Some(Heard::Closed(id, why)));
     let (fin, _) = p.get().unwrap();
     assert_eq!((fin.kind, fin.ack), (Kind::Fin, 3));
     assert_eq!(p.get(), None);
@@ -462,14 +497,14 @@ fn a_libutp_peer_is_answered_as_it_expects() {
 #[test]
 fn we_call_as_libutp_does() {
     let mut p = Peer::new();
-    let id = p.t.connect(p.now, p.at);
+    let id = p.connect();
     p.t.send(id, Bytes::from_static(b"first"));
     let (syn, _) = p.get().unwrap();
     assert_eq!((syn.kind, syn.seq), (Kind::Syn, 1));
-    assert_eq!((p.get(), p.t.poll_event()), (None, None));
+    assert_eq!((p.get(), p.hear()), (None, None));
     p.put(header(Kind::State, syn.connection_id, 0, 1), b"");
-    assert_eq!(p.t.poll_event(), Some(Event::Opened { id }));
-    assert_eq!(p.t.poll_event(), Some(Event::Sent { id, len: 5 }));
+    assert_eq!(p.hear(), Some(Heard::Opened(id)));
+    assert_eq!(p.hear(), Some(Heard::Sent(id, 5)));
     let (data, payload) = p.get().unwrap();
     assert_eq!(data.connection_id, syn.connection_id.wrapping_add(1));
     assert_eq!(
@@ -489,17 +524,13 @@ fn we_call_as_libutp_does() {
         header(Kind::Reset, syn.connection_id.wrapping_add(1), 0, 9),
         b"",
     );
-    assert_eq!(
-        p.t.poll_event(),
-        None,
-        "a reset in answer to what was never sent"
-    );
+    assert_eq!(p.hear(), None, "a reset in answer to what was never sent");
     p.put(
         header(Kind::Reset, syn.connection_id.wrapping_add(1), 0, 2),
         b"",
     );
     let why = Lost::Reset;
-    assert_eq!(p.t.poll_event(), Some(Event::Closed { id, why }));
+    assert_eq!(p.hear(), Some(Heard::Closed(id, why)));
     assert!(p.t.is_idle());
 }
 
@@ -518,7 +549,7 @@ fn unknown_streams_are_reset_but_not_endlessly() {
     );
     let more = core::iter::from_fn(|| p.get()).count();
     assert_eq!(more as u32 + 1, UTP_RESETS_PER_S);
-    assert!(!p.t.on_datagram(p.now, p.at, &Bytes::from_static(b"d1:ad2:id20:")));
+    assert!(!p.hears(&Bytes::from_static(b"d1:ad2:id20:")));
 }
 
 #[test]
@@ -532,7 +563,7 @@ fn a_flood_of_syns_is_bounded_and_ends() {
         answers += usize::from(answer.kind == Kind::State);
     }
     assert_eq!(answers, UTP_UNCONFIRMED_MAX);
-    assert_eq!(p.t.poll_event(), None);
+    assert_eq!(p.hear(), None);
     p.wait_ms(CONNECT_TIMEOUT.as_millis() as u64);
     assert!(p.t.is_idle() && p.t.deadline().is_none());
 }
@@ -540,7 +571,7 @@ fn a_flood_of_syns_is_bounded_and_ends() {
 #[test]
 fn a_peer_without_selective_acks_gets_its_lost_packet() {
     let mut p = Peer::new();
-    let id = p.t.connect(p.now, p.at);
+    let id = p.connect();
     let (syn, _) = p.get().unwrap();
     p.put(header(Kind::State, syn.connection_id, 500, 1), b"");
     p.t.send(id, vec![1; 2000].into());
@@ -560,20 +591,20 @@ fn a_peer_without_selective_acks_gets_its_lost_packet() {
 #[test]
 fn a_reset_takes_nothing_from_what_has_come_whole() {
     let mut p = Peer::new();
-    let id = p.t.connect(p.now, p.at);
+    let id = p.connect();
     let (syn, _) = p.get().unwrap();
     p.put(header(Kind::State, syn.connection_id, 500, 1), b"");
     p.put(header(Kind::Data, syn.connection_id, 500, 1), b"all of it");
     p.put(header(Kind::Fin, syn.connection_id, 501, 1), b"");
     p.put(header(Kind::Reset, syn.connection_id, 502, 1), b"");
-    assert_eq!(p.t.poll_event(), Some(Event::Opened { id }));
-    assert_eq!(p.t.poll_event(), None);
+    assert_eq!(p.hear(), Some(Heard::Opened(id)));
+    assert_eq!(p.hear(), None);
     p.t.send(id, Bytes::from_static(b"nobody reads this"));
     p.t.grant(id, 100);
     let bytes = Bytes::from_static(b"all of it");
-    assert_eq!(p.t.poll_event(), Some(Event::Received { id, bytes }));
+    assert_eq!(p.hear(), Some(Heard::Received(id, bytes)));
     let why = Lost::Eof;
-    assert_eq!(p.t.poll_event(), Some(Event::Closed { id, why }));
+    assert_eq!(p.hear(), Some(Heard::Closed(id, why)));
     assert!(p.t.is_idle());
 }
 
@@ -581,7 +612,7 @@ fn a_reset_takes_nothing_from_what_has_come_whole() {
 fn a_reset_in_answer_to_the_fin_alone_is_the_end_we_asked_for() {
     for acked in [1, 2] {
         let mut p = Peer::new();
-        let id = p.t.connect(p.now, p.at);
+        let id = p.connect();
         p.t.send(id, Bytes::from_static(b"data"));
         p.t.close(id, CloseHow::Flush);
         let (syn, _) = p.get().unwrap();
@@ -593,8 +624,8 @@ fn a_reset_in_answer_to_the_fin_alone_is_the_end_we_asked_for() {
         p.put(header(Kind::State, syn.connection_id, 500, acked), b"");
         p.put(header(Kind::Reset, syn.connection_id, 500, 3), b"");
         let why = if acked == 2 { Lost::Asked } else { Lost::Reset };
-        let last = core::iter::from_fn(|| p.t.poll_event()).last();
-        assert_eq!(last, Some(Event::Closed { id, why }));
+        let last = core::iter::from_fn(|| p.hear()).last();
+        assert_eq!(last, Some(Heard::Closed(id, why)));
     }
 }
 
@@ -605,7 +636,9 @@ fn two_hundred_mib_arrive_in_full_packets() {
     let mut ends = [Transport::new(rng.fork()), Transport::new(rng.fork())];
     let at = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 7680)));
     let mut now = Mono::from_us(1);
-    let id = ends[A].connect(now, at[B]);
+    let mut flows = [Flows::default(), Flows::default()];
+    let id = StreamId::utp(1, false);
+    ends[A].connect(now, &mut flows[A], id, at[B]);
     let chunk = Bytes::from(vec![7; 16 * 1024]);
     let total = 200 * MIB;
     let (mut handed, mut sent, mut received) = (0, 0, 0);
@@ -617,24 +650,27 @@ fn two_hundred_mib_arrive_in_full_packets() {
         }
         now = now + Duration::from_micros(500);
         for n in [A, B] {
-            ends[n].on_tick(now);
+            ends[n].on_tick(now, &mut flows[n]);
             let mut batch = Vec::new();
-            while ends[n].poll_datagram(now, &mut buffer).is_some() {
+            while ends[n]
+                .poll_datagram(now, &mut flows[n], &mut buffer)
+                .is_some()
+            {
                 batch.push(Bytes::copy_from_slice(&buffer));
             }
             datagrams += batch.len() as u64;
             for datagram in batch {
-                ends[1 - n].on_datagram(now, at[n], &datagram);
+                ends[1 - n].on_datagram(now, &mut flows[1 - n], at[n], &datagram);
             }
-            while let Some(event) = ends[n].poll_event() {
-                match event {
-                    Event::Accepted { id, .. } => ends[n].grant(id, 1 << 20),
-                    Event::Received { id, bytes } => {
+            while let Some(input) = ends[n].poll_input() {
+                match input {
+                    Input::Accepted { stream: id, .. } => ends[n].grant(id, 1 << 20),
+                    Input::Received { stream: id, bytes } => {
                         received += bytes.len() as u64;
                         ends[n].grant(id, bytes.len() as u32);
                     }
-                    Event::Sent { len, .. } => sent += u64::from(len),
-                    Event::Opened { .. } | Event::Closed { .. } => {}
+                    Input::Sent { len, .. } => sent += u64::from(len),
+                    _ => {}
                 }
             }
         }
@@ -651,7 +687,7 @@ fn two_hundred_mib_arrive_in_full_packets() {
 #[test]
 fn an_opened_window_is_told_until_the_peer_sends() {
     let mut p = Peer::new();
-    let id = p.t.connect(p.now, p.at);
+    let id = p.connect();
     let (syn, _) = p.get().unwrap();
     p.put(header(Kind::State, syn.connection_id, 500, 1), b"");
     for seq in 500..532 {

@@ -4,10 +4,11 @@ use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
-use dovetail_core::machine::{CloseHow, Lost};
+use dovetail_core::ids::StreamId;
+use dovetail_core::machine::{CloseHow, Input, Lost};
 use dovetail_core::rng::Rng;
 use dovetail_core::time::Mono;
-use dovetail_core::transport::{ConnId, Event, Transport, decode};
+use dovetail_core::transport::{Flows, Transport, decode};
 use std::collections::BTreeMap;
 
 /// A datagram: no panic, and written again it is read as the same.
@@ -81,7 +82,8 @@ struct Stream {
 
 struct End {
     transport: Transport,
-    streams: BTreeMap<ConnId, Stream>,
+    flows: Flows,
+    streams: BTreeMap<StreamId, Stream>,
 }
 
 struct Pair {
@@ -110,6 +112,7 @@ pub fn pair(data: &[u8]) {
     let may_damage = bool::arbitrary(&mut u).unwrap_or(false);
     let end = |seed| End {
         transport: Transport::new(Rng::from_u64(seed)),
+        flows: Flows::default(),
         streams: BTreeMap::new(),
     };
     let mut pair = Pair {
@@ -210,8 +213,10 @@ impl Pair {
 
     fn connect(&mut self) {
         if self.ends[0].streams.len() < 8 {
-            let id = self.ends[0].transport.connect(self.now, at(1));
-            self.ends[0].streams.insert(id, Stream::default());
+            let end = &mut self.ends[0];
+            let id = StreamId::utp(end.streams.len() as u64, false);
+            end.transport.connect(self.now, &mut end.flows, id, at(1));
+            end.streams.insert(id, Stream::default());
         }
     }
 
@@ -222,16 +227,18 @@ impl Pair {
 
     fn put(&mut self, to: usize, bytes: Vec<u8>) {
         let bytes = Bytes::from(bytes);
-        self.ends[to]
-            .transport
-            .on_datagram(self.now, at(1 - to), &bytes);
+        let end = &mut self.ends[to];
+        let from = at(1 - to);
+        end.transport
+            .on_datagram(self.now, &mut end.flows, from, &bytes);
         self.drain();
     }
 
     fn wait(&mut self, ms: u64) {
         self.now = self.now + Duration::from_millis(ms);
         for end in &mut self.ends {
-            end.transport.on_tick(self.now);
+            end.flows.on_tick(self.now);
+            end.transport.on_tick(self.now, &mut end.flows);
         }
         self.drain();
     }
@@ -249,13 +256,16 @@ impl Pair {
     /// Events and datagrams of both ends, and what must hold of them.
     fn drain(&mut self) {
         for n in 0..2 {
-            while let Some(event) = self.ends[n].transport.poll_event() {
-                self.on_event(n, event);
+            while let Some(input) = self.ends[n].transport.poll_input() {
+                self.on_input(n, input);
             }
             let mut out = Vec::new();
             let mut budget = 10_000;
-            while let Some(outgoing) = self.ends[n].transport.poll_datagram(self.now, &mut out) {
-                assert_eq!(outgoing.to, at(1 - n));
+            let End {
+                transport, flows, ..
+            } = &mut self.ends[n];
+            while let Some(to) = transport.poll_datagram(self.now, flows, &mut out) {
+                assert_eq!(to, at(1 - n));
                 budget -= 1;
                 assert!(budget > 0, "it does not stop sending");
                 if self.network.len() < NETWORK_MAX && out.len() <= LARGEST {
@@ -265,34 +275,38 @@ impl Pair {
             let deadline = self.ends[n].transport.deadline();
             assert!(deadline.is_none_or(|d| d.at > self.now), "{deadline:?}");
             self.ends[n].transport.check();
+            self.ends[n].flows.check();
         }
     }
 
-    fn on_event(&mut self, n: usize, event: Event) {
+    fn on_input(&mut self, n: usize, input: Input) {
         let streams = &mut self.ends[n].streams;
-        match event {
-            Event::Accepted { id, from } => {
+        match input {
+            Input::Accepted {
+                stream: id, from, ..
+            } => {
                 assert_eq!(from, at(1 - n));
                 assert!(streams.insert(id, Stream::default()).is_none());
             }
-            Event::Opened { id } => assert!(streams[&id].closed.is_none()),
-            Event::Received { id, bytes } => {
+            Input::Opened { stream: id, .. } => assert!(streams[&id].closed.is_none()),
+            Input::Received { stream: id, bytes } => {
                 let s = streams.get_mut(&id).expect("known");
                 assert!(s.closed.is_none() && !bytes.is_empty());
                 s.received.extend_from_slice(&bytes);
                 assert!(s.received.len() as u64 <= s.granted, "more than granted");
             }
-            Event::Sent { id, len } => {
+            Input::Sent { stream: id, len } => {
                 let s = streams.get_mut(&id).expect("known");
                 assert!(s.closed.is_none());
                 s.sent += u64::from(len);
                 assert!(s.sent <= s.given.len() as u64);
             }
-            Event::Closed { id, why } => {
+            Input::Closed { stream: id, why } => {
                 let s = streams.get_mut(&id).expect("known");
                 assert_eq!(s.closed, None, "closed twice");
                 s.closed = Some(why);
             }
+            other => panic!("{other:?}"),
         }
     }
 
@@ -343,7 +357,7 @@ impl Pair {
     }
 }
 
-fn nth(streams: &mut BTreeMap<ConnId, Stream>, n: u8) -> Option<(ConnId, &mut Stream)> {
+fn nth(streams: &mut BTreeMap<StreamId, Stream>, n: u8) -> Option<(StreamId, &mut Stream)> {
     let place = usize::from(n) % streams.len().max(1);
     let (id, stream) = streams.iter_mut().nth(place)?;
     Some((*id, stream))

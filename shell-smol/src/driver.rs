@@ -23,7 +23,7 @@ use futures_lite::FutureExt as _;
 use futures_lite::future::yield_now;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -107,7 +107,7 @@ struct Io<'t> {
     /// Runs out at the last deadline or earlier.
     timer: Timer,
     timer_at: Option<Instant>,
-    datagrams: Option<Arc<Async<UdpSocket>>>,
+    datagrams: Option<Arc<Async<udp::Socket>>>,
     datagram: Vec<u8>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -142,7 +142,7 @@ impl<'t> Io<'t> {
             timer: Timer::never(),
             timer_at: None,
             datagrams: None,
-            datagram: Vec::with_capacity(udp::DATAGRAM_MAX),
+            datagram: Vec::with_capacity(udp::DATAGRAMS_BYTES),
             tls: options.tls,
         };
         for bound in bound {
@@ -151,7 +151,7 @@ impl<'t> Io<'t> {
             let queue = Arc::clone(&io.queue);
             tasks.spawn(accept(bound, queue)).detach();
         }
-        if let Some(socket) = datagrams {
+        if let Some(socket) = datagrams.map(udp::Socket::new) {
             let socket = Arc::new(Async::new(socket).map_err(no_socket)?);
             let (shared, queue) = (Arc::clone(&socket), Arc::clone(&io.queue));
             tasks.spawn(udp::receive(shared, queue)).detach();
@@ -235,7 +235,7 @@ impl<'t> Io<'t> {
             return;
         };
         while let Some(datagram) = machine.poll_datagram(self.clock.now(), &mut self.datagram) {
-            udp::send(socket, datagram.to, &self.datagram).await;
+            udp::send(socket, datagram, &self.datagram).await;
         }
     }
 
@@ -473,12 +473,20 @@ impl Queue {
         true
     }
 
-    /// Drops it if too many are waiting.
-    pub fn push_datagram(&self, datagram: Input) {
-        let mut state = self.lock();
-        if state.datagrams < DATAGRAMS_MAX && !state.is_ended {
+    /// Waits while too many are waiting.
+    pub async fn push_datagrams(&self, datagrams: Input) {
+        let mut state = poll_fn(|context| {
+            let mut state = self.lock();
+            if state.datagrams >= DATAGRAMS_MAX && !state.is_ended {
+                state.room.push(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(state)
+        })
+        .await;
+        if !state.is_ended {
             state.datagrams += 1;
-            state.items.push_back(Item::Input(datagram));
+            state.items.push_back(Item::Input(datagrams));
             self.notify(state);
         }
     }

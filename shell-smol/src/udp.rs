@@ -3,35 +3,26 @@
 //! Tests: `tests/e2e.rs`.
 
 use crate::driver::Queue;
-use crate::net::canonical;
 use async_io::Async;
-use bytes::Bytes;
-use dovetail_core::machine::Input;
-use std::net::{SocketAddr, UdpSocket};
+use dovetail_core::machine::Datagram;
 use std::sync::Arc;
 
-pub use dovetail_std::udp::{DATAGRAM_MAX, reachable};
+pub use dovetail_std::udp::{DATAGRAMS_BYTES, Socket, input};
 
 /// Pass on what comes, as long as the run lasts.
-pub async fn receive(socket: Arc<Async<UdpSocket>>, queue: Arc<Queue>) {
-    let mut buffer = vec![0; DATAGRAM_MAX];
-    loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((len, from)) => {
-                queue.push_datagram(Input::Datagram {
-                    from: canonical(from),
-                    bytes: Bytes::copy_from_slice(&buffer[..len]),
-                });
-            }
-            Err(_) if queue.is_ended() => return,
-            // What an earlier datagram met on its way (refused, unreachable) is told here.
-            Err(_) => {}
+pub async fn receive(socket: Arc<Async<Socket>>, queue: Arc<Queue>) {
+    let mut buffer = vec![0; DATAGRAMS_BYTES];
+    let mut control = Vec::new();
+    while !queue.is_ended() {
+        let mut receive = |socket: &Socket| socket.receive(&mut buffer, &mut control);
+        if let Ok(arrived) = socket.read_with(&mut receive).await {
+            queue.push_datagrams(input(arrived, &buffer)).await;
         }
     }
 }
 
-/// Send one datagram, waiting for room; what the network refuses is lost, as datagrams are.
-pub async fn send(socket: &Async<UdpSocket>, to: SocketAddr, bytes: &[u8]) {
-    let to = reachable(socket.get_ref(), to);
-    let _ = socket.send_to(bytes, to).await;
+/// Send datagrams, waiting for room; what the network refuses is lost, as datagrams are.
+pub async fn send(socket: &Async<Socket>, datagram: Datagram, bytes: &[u8]) {
+    let send = |socket: &Socket| socket.send(datagram.to, bytes, datagram.segment_bytes);
+    let _ = socket.write_with(send).await;
 }

@@ -17,7 +17,7 @@ use dovetail_core::machine::{CloseHow, Input, Listener, Lost, Machine, Output};
 use dovetail_core::time::Deadline;
 use rustix::net::Shutdown;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,8 +31,8 @@ pub const INPUTS_PER_DEADLINE: u32 = 32;
 /// Accepted connections the machine has not heard of yet; the kernel holds the next ones.
 pub const ACCEPTED_MAX: usize = 64;
 
-/// Datagrams the machine has not heard of yet; the next ones are lost.
-pub const DATAGRAMS_MAX: usize = 256;
+/// Receptions of datagrams the machine has not heard of yet; the kernel holds the next ones, and then loses them.
+pub const DATAGRAMS_MAX: usize = 16;
 
 /// Drive `machine`; see [`crate::Runtime::run`].
 ///
@@ -93,7 +93,7 @@ struct Io {
     workers: Workers,
     buffers: Buffers,
     listeners: Vec<(Arc<Bound>, JoinHandle<()>)>,
-    datagrams: Option<(Arc<UdpSocket>, JoinHandle<()>)>,
+    datagrams: Option<(Arc<udp::Socket>, JoinHandle<()>)>,
     datagram: Vec<u8>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -122,7 +122,7 @@ impl Io {
             buffers: Buffers::default(),
             listeners: Vec::new(),
             datagrams: None,
-            datagram: Vec::with_capacity(udp::DATAGRAM_MAX),
+            datagram: Vec::with_capacity(udp::DATAGRAMS_BYTES),
             tls: options.tls,
         };
         for bound in bound {
@@ -134,7 +134,7 @@ impl Io {
             let thread = thread.spawn(move || accept(&shared, &queue));
             io.listeners.push((bound, thread.map_err(no_thread)?));
         }
-        if let Some(socket) = datagrams.map(Arc::new) {
+        if let Some(socket) = datagrams.map(udp::Socket::new).map(Arc::new) {
             let (shared, queue) = (Arc::clone(&socket), Arc::clone(&io.queue));
             let thread = std::thread::Builder::new().name("dovetail-udp".into());
             let thread = thread.spawn(move || udp::receive(&shared, &queue));
@@ -217,7 +217,8 @@ impl Io {
             return;
         };
         while let Some(datagram) = machine.poll_datagram(self.clock.now(), &mut self.datagram) {
-            udp::send(socket, datagram.to, &self.datagram);
+            // Nothing to be told: it waits for room, and what the network refuses is lost.
+            let _ = socket.send(datagram.to, &self.datagram, datagram.segment_bytes);
         }
     }
 
@@ -421,12 +422,18 @@ impl Queue {
         true
     }
 
-    /// Drops it if too many are waiting.
-    pub fn push_datagram(&self, datagram: Input) {
+    /// Waits while too many are waiting.
+    pub fn push_datagrams(&self, datagrams: Input) {
         let mut state = self.lock();
-        if state.datagrams < DATAGRAMS_MAX && !state.is_ended {
+        while state.datagrams >= DATAGRAMS_MAX && !state.is_ended {
+            state = self
+                .room
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if !state.is_ended {
             state.datagrams += 1;
-            state.items.push_back(Item::Input(datagram));
+            state.items.push_back(Item::Input(datagrams));
             self.notify(state);
         }
     }
@@ -438,8 +445,10 @@ impl Queue {
     fn take(&self, taken: &mut VecDeque<Item>) {
         let mut state = self.lock();
         std::mem::swap(&mut state.items, taken);
-        (state.datagrams, state.is_woken) = (0, false);
-        if std::mem::take(&mut state.accepted) >= ACCEPTED_MAX {
+        state.is_woken = false;
+        let accepted = std::mem::take(&mut state.accepted);
+        let datagrams = std::mem::take(&mut state.datagrams);
+        if accepted >= ACCEPTED_MAX || datagrams >= DATAGRAMS_MAX {
             self.room.notify_all();
         }
     }

@@ -13,12 +13,12 @@ use dovetail_core::ids::StreamId;
 use dovetail_core::machine::{Input, PathFacts, Shape};
 use rustix::net::sockopt;
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 /// DSCP LE (RFC 8622), as the whole octet.
-const LOWER_EFFORT: u8 = 0x04;
+pub const LOWER_EFFORT: u8 = 0x04;
 
 /// Larger than any window: no bound.
 const NO_CLAMP: u32 = i32::MAX as u32;
@@ -234,14 +234,18 @@ fn get_option(socket: &OwnedFd, level: i32, name: i32, into: &mut [u8]) -> Optio
 }
 
 /// An option the kernel does not know changes nothing: the stream is plain TCP in that respect.
+pub fn set_u32(socket: impl AsFd, level: i32, name: i32, value: u32) {
+    set_option(socket, level, name, &value.to_ne_bytes());
+}
+
 #[expect(unsafe_code, reason = "no safe crate knows these options")]
-fn set_option(socket: &OwnedFd, level: i32, name: i32, value: &[u8]) {
+fn set_option(socket: impl AsFd, level: i32, name: i32, value: &[u8]) {
     let Ok(len) = libc::socklen_t::try_from(value.len()) else {
         return;
     };
     // SAFETY: the pointer is to `len` readable bytes that outlive the call.
-    let _ =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), len) };
+    let fd = socket.as_fd().as_raw_fd();
+    let _ = unsafe { libc::setsockopt(fd, level, name, value.as_ptr().cast(), len) };
 }
 
 #[cfg(test)]

@@ -1,14 +1,35 @@
 //! Whom to connect to, and when again.
 //!
 //! Decides: the order of candidates (those tried least, of these the nearest), the pause between
-//! attempts, and who is not to be talked to any more. Never does: the connecting itself.
+//! attempts, who is not to be talked to any more, and what is tried in which order to reach somebody:
+//! TCP, which the kernel does for less work and which fills a LAN without being paced by us; beside it uTP if TCP
+//! is not through soon, as it gets through NATs that arrange it, and where only the TCP port is shut.
+//! Never does: the connecting itself.
 
-use crate::limits::{CANDIDATES_MAX, REDIAL_AFTER, REDIAL_AFTER_MAX};
+use crate::limits::{CANDIDATES_MAX, REDIAL_AFTER, REDIAL_AFTER_MAX, UTP_AFTER};
 use crate::policy::Known;
+use crate::settings::PeerTransport;
 use crate::time::{Deadline, Mono};
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::SocketAddr;
 use core::time::Duration;
+
+/// What is tried to reach a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Tcp,
+    /// ... and uTP if it is not through at this time.
+    TcpThenUtp(Mono),
+    Utp,
+}
+
+pub(super) fn way(now: Mono, transport: PeerTransport, has_datagrams: bool) -> Way {
+    match transport {
+        PeerTransport::Auto if has_datagrams => Way::TcpThenUtp(now + UTP_AFTER),
+        PeerTransport::Utp if has_datagrams => Way::Utp,
+        _ => Way::Tcp,
+    }
+}
 
 /// Peers of one content that may be dialled.
 #[derive(Debug, Default)]

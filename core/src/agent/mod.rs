@@ -8,6 +8,7 @@
 //! Tested in `core/tests/swarm.rs`, `matrix.rs`, `resume.rs`, `trouble.rs`, and over real sockets by both shells.
 
 mod callers;
+mod datagrams;
 mod dial;
 mod ledger;
 mod lent;
@@ -29,7 +30,7 @@ use crate::http::{Proxies, Url};
 use crate::ids::{CallId, StreamId};
 use crate::job::{Job, JobConfig};
 use crate::limits::LOBBY_MAX;
-use crate::machine::{CloseHow, Effects, Input, Listener, Machine, Output};
+use crate::machine::{CloseHow, Datagram, Effects, Input, Listener, Machine, Output};
 use crate::policy::{Known, Limits};
 use crate::rng::Rng;
 use crate::session::{Session, SessionEvent};
@@ -42,6 +43,7 @@ use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use datagrams::Datagrams;
 use ledger::Ledger;
 use lent::Lent;
 pub use lent::Loan;
@@ -84,6 +86,7 @@ pub struct Agent {
     next: Option<Deadline>,
     desk: Desk,
     announcer: Option<Announcer>,
+    datagrams: Datagrams,
     lobby: BTreeMap<StreamId, (Session, SocketAddr)>,
     swarms: BTreeMap<u64, Swarm>,
     by_hash: BTreeMap<[u8; 20], u64>,
@@ -103,6 +106,8 @@ pub struct Agent {
     waiting: VecDeque<Waiting>,
     last_owner: u64,
     last_job: u32,
+    /// A stream over datagrams has said something since what there is was last handed out.
+    is_stirred: bool,
 }
 
 #[derive(Debug)]
@@ -156,6 +161,7 @@ impl Agent {
                 .map(Keeper::new),
             lent: Lent::default(),
             waiting: VecDeque::new(),
+            datagrams: Datagrams::new(rng.fork()),
             config,
             rng,
             now: Now::default(),
@@ -173,6 +179,7 @@ impl Agent {
             asked: Vec::new(),
             last_owner: FIRST_SWARM,
             last_job: 0,
+            is_stirred: false,
         })
     }
 
@@ -236,8 +243,10 @@ impl Agent {
                 self.with_swarm(owner, |swarm, c| swarm.on_hashed(op, done, c));
             }
             Input::Host(facts) => self.on_host(*facts),
-            Input::Tick | Input::Listening { .. } | Input::Datagram { .. } | Input::Path { .. } => {
-            }
+            Input::Tick
+            | Input::Listening { .. }
+            | Input::Datagrams { .. }
+            | Input::Path { .. } => {}
         }
     }
 
@@ -252,6 +261,9 @@ impl Agent {
 
     fn on_listening(&mut self, at: SocketAddr) {
         self.me.port = Some(at.port());
+        self.swarms
+            .values_mut()
+            .for_each(|swarm| swarm.me = self.me);
         self.tell_announcer();
     }
 
@@ -418,6 +430,12 @@ impl Agent {
                 self.on_said(owner, event);
             } else if let Some(asked) = self.asked.pop() {
                 self.on_asked(asked);
+            } else if let Some(order) = self.fx.poll_utp() {
+                let flows = self.rules.yielding.flows();
+                self.datagrams.carry_out(self.now.mono, flows, order);
+            } else if let Some(input) = self.datagrams.poll_input() {
+                self.route(input);
+                self.is_stirred = true;
             } else {
                 break;
             }
@@ -608,6 +626,46 @@ impl Agent {
 
     // --- top up
 
+    /// What comes many times a second, and mostly is of no interest to anybody but congestion control.
+    fn take_note(&mut self, input: Input) -> Option<Input> {
+        let now = self.now.mono;
+        let yielding = &mut self.rules.yielding;
+        match input {
+            Input::Path { stream, facts } => yielding.on_path(now, stream, facts, &mut self.fx),
+            Input::Datagrams {
+                from,
+                bytes,
+                segment_bytes,
+            } => {
+                let flows = yielding.flows();
+                self.datagrams
+                    .on_datagrams(now, flows, from, bytes, segment_bytes);
+            }
+            Input::Tick => self.datagrams.on_tick(now, yielding.flows()),
+            input => return Some(input),
+        }
+        self.next = Deadline::earlier(self.next, yielding.deadline());
+        None
+    }
+
+    /// Everything that follows from an input.
+    fn go_on(&mut self, is_due: bool) {
+        self.settle();
+        if is_due {
+            self.tick();
+            self.settle();
+        }
+        // Streams over datagrams answer at once: what was handed out may make room for more.
+        loop {
+            self.is_stirred = false;
+            self.top_up();
+            if !self.is_stirred {
+                break;
+            }
+        }
+        self.next = self.find_deadline();
+    }
+
     fn tick(&mut self) {
         self.fx.owner = DESK;
         self.desk.on_tick(self.now, &mut self.fx);
@@ -721,34 +779,31 @@ impl Machine for Agent {
             wall: now.wall,
         };
         let due = self.next.is_some_and(|next| next.at <= self.now.mono);
-        if let Input::Path { stream, facts } = input {
-            // Many a second: nobody but congestion control needs to hear of them.
-            let yielding = &mut self.rules.yielding;
-            yielding.on_path(self.now.mono, stream, facts, &mut self.fx);
-            self.next = Deadline::earlier(self.next, yielding.deadline());
-            if !due {
-                return;
+        let Some(input) = self.take_note(input) else {
+            if due || self.datagrams.has_news() {
+                self.go_on(due);
             }
-        }
+            return;
+        };
         self.route(input);
-        self.settle();
-        if due {
-            self.tick();
-            self.settle();
-        }
-        self.top_up();
-        self.next = self.find_deadline();
+        self.go_on(due);
     }
 
     fn poll(&mut self) -> Option<Output> {
         self.fx.poll()
     }
 
+    fn poll_datagram(&mut self, now: Now, buf: &mut Vec<u8>) -> Option<Datagram> {
+        let now = now.mono.max(self.now.mono);
+        self.datagrams.poll(now, self.rules.yielding.flows(), buf)
+    }
+
     fn deadline(&self) -> Option<Deadline> {
-        self.next
+        Deadline::earlier(self.next, self.datagrams.deadline())
     }
 
     fn check(&self) {
+        self.datagrams.check();
         self.swarms.values().for_each(Swarm::check);
         self.desk.check();
         self.rules.yielding.check();

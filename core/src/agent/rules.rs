@@ -14,7 +14,7 @@ use crate::host::HostFacts;
 use crate::http::Bans;
 use crate::job::Downlink;
 use crate::policy::{self, Code, Limits, Usage};
-use crate::settings::{Effective, Layers, Mode, Problem, Provider, Source};
+use crate::settings::{Effective, Layers, Mode, PeerTransport, Problem, Provider, Source};
 use crate::time::{Mono, Now};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -213,6 +213,9 @@ impl Agent {
         rules.down.set(self.now.mono, &rules.limits);
         let rate = rules.limits.uploads.bytes_per_s;
         self.upload.set_rate(self.now.mono, rate);
+        let calls_over_utp = rules.limits.transport != PeerTransport::Tcp;
+        self.datagrams
+            .set_accepting(self.me.share && calls_over_utp);
         let looks = rules.limits.looks_for_caches;
         if core::mem::replace(&mut rules.looks_for_caches, looks) != looks {
             self.fx.notify(Event::LookForCaches(looks));

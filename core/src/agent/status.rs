@@ -6,6 +6,7 @@ use crate::api::{
     CoordinatorStatus, JobStatus, PeerStatus, PolicyStatus, ProgressLine, SharedStatus, Status,
     ToldLine,
 };
+use crate::ids::StreamId;
 use alloc::string::ToString;
 
 impl Agent {
@@ -34,17 +35,15 @@ impl Agent {
                         sent: swarm.sent_bytes(),
                     })),
             }
-            status.peers.extend(
-                swarm
-                    .peers()
-                    .map(|(addr, class, received, sent)| PeerStatus {
-                        addr: addr.to_string(),
-                        class: class.name().to_string(),
-                        client: alloc::string::String::new(),
-                        received,
-                        sent,
-                    }),
-            );
+            status
+                .peers
+                .extend(swarm.peers().map(|(peer, session)| PeerStatus {
+                    addr: peer.addr.to_string(),
+                    class: peer.class.name().to_string(),
+                    transport: transport(session.stream()).to_string(),
+                    received: session.received_bytes(),
+                    sent: session.sent_bytes(),
+                }));
         }
         let waiting = self.waiting.iter().map(Waiting::status);
         status.jobs.extend(waiting);
@@ -70,4 +69,8 @@ impl Agent {
             told: ToldLine::of(self.rules.layers()),
         }
     }
+}
+
+const fn transport(stream: StreamId) -> &'static str {
+    if stream.is_utp() { "utp" } else { "tcp" }
 }

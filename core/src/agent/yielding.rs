@@ -61,6 +61,11 @@ impl Yielding {
         self.own = own;
     }
 
+    /// What we send to peers, also over uTP, which does itself what is done here for the kernel's streams.
+    pub(super) fn flows(&mut self) -> &mut Group<StreamId> {
+        &mut self.uploads
+    }
+
     /// A connection to a peer: what we send there gives way.
     pub(super) fn on_peer(&mut self, stream: StreamId, remote: IpAddr, fx: &mut Effects) {
         self.set(stream, remote, fx, |watched| watched.sends = true);
@@ -86,7 +91,8 @@ impl Yielding {
         fx: &mut Effects,
         change: impl FnOnce(&mut Watched),
     ) {
-        if remote.to_canonical().is_loopback() || self.own.contains(&remote) {
+        let is_here = remote.to_canonical().is_loopback() || self.own.contains(&remote);
+        if is_here || stream.is_utp() {
             return;
         }
         let watched = self.watched.entry(stream).or_insert(Watched {

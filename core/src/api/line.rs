@@ -169,8 +169,8 @@ pub struct PeerStatus {
     pub addr: String,
     /// `lan`, `link_local`, `group` or `internet`.
     pub class: String,
-    /// What the peer says it is (BEP 10 `v`), if it does.
-    pub client: String,
+    /// What carries the session: `tcp` or `utp`.
+    pub transport: String,
     pub received: u64,
     pub sent: u64,
 }
@@ -503,7 +503,7 @@ mod tests {
                 peers: alloc::vec![PeerStatus {
                     addr: "[::1]:7680".into(),
                     class: "lan".into(),
-                    client: "libtorrent".into(),
+                    transport: "utp".into(),
                     received: 1,
                     sent: 2,
                 }],

@@ -150,7 +150,7 @@ impl CachePeer {
                 }
             }
             Input::Disk { op, .. } | Input::Hashed { op, .. } => whose(Effects::of_op(*op, ROLES)),
-            Input::Datagram { .. } => Whose::Agent,
+            Input::Datagrams { .. } => Whose::Agent,
         }
     }
 

@@ -24,7 +24,8 @@ pub use vpn::vpn;
 use crate::host::{HostFacts, Subnet};
 use crate::http::CacheHost;
 use crate::settings::{
-    Encryption, Fallback, GroupIdSource, HoursLimit, Mode, Percent, Restrict, Settings,
+    Encryption, Fallback, GroupIdSource, HoursLimit, Mode, PeerTransport, Percent, Restrict,
+    Settings,
 };
 use crate::stats::{Bytes, SourceClass};
 use crate::time::Wall;
@@ -53,6 +54,7 @@ pub struct Limits {
     /// Who belongs together across networks, in mode `group`.
     pub group: Option<String>,
     pub restrict: Restrict,
+    pub transport: PeerTransport,
     /// Networks of this host, without VPNs and loopback; empty: unknown.
     pub local_networks: Vec<Subnet>,
     pub min_peer_file_bytes: u64,
@@ -163,6 +165,7 @@ pub fn limits(settings: &Settings, facts: &HostFacts, usage: &Usage, now: Wall) 
         mode_reason,
         group: group.filter(|_| mode == Mode::Group),
         restrict: settings.restrict_peer_selection_by,
+        transport: settings.peer_transport,
         local_networks: local_networks(settings, facts),
         min_peer_file_bytes: settings.min_file_size_to_peer,
         foreground,

@@ -23,7 +23,7 @@ use crate::limits::{
     PEER_STALL, PEER_STALLS_MAX, PIPELINE_BLOCKS_MIN, PIPELINE_BLOCKS_MIN_RANGED, ROPE_CHUNK_MIN,
     UNREAD_REPLIES_MAX, UPLOAD_QUEUE_BLOCKS, UPLOAD_STUCK,
 };
-use crate::machine::{CloseHow, Effects, Endpoint};
+use crate::machine::{CloseHow, Effects};
 use crate::stats::Rate;
 use crate::time::{Deadline, Mono};
 use crate::wire::{
@@ -172,8 +172,8 @@ pub enum PeerFault {
 
 impl Session {
     /// Connect to a peer.
-    pub fn dial(now: Mono, to: Endpoint, fx: &mut Effects) -> Self {
-        Self::new(now, fx.connect(to), true, Phase::Connecting)
+    pub fn dial(now: Mono, stream: StreamId) -> Self {
+        Self::new(now, stream, true, Phase::Connecting)
     }
 
     /// Take on a stream a peer opened.

@@ -125,13 +125,8 @@ struct Pair {
 impl Pair {
     fn met() -> Self {
         let now = Mono::from_us(1_000_000);
-        let to = Endpoint {
-            host: Host::Addr(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            port: 1,
-            tls: None,
-        };
         let (mut fx, mut fx_b) = (Effects::default(), Effects::default());
-        let mut dialled = Session::dial(now, to, &mut fx);
+        let mut dialled = Session::dial(now, StreamId(2));
         dialled.on_opened(now, &me(1), &mut fx);
         let accepted = Session::accept(now, StreamId(1), &mut fx_b);
         let mut pair = Self {

@@ -3,7 +3,7 @@
 //! Decides: the names. Tests: `table_tests.rs`.
 
 use super::kind::{Bounds, Kind, Notation};
-use super::value::{CacheHostSource, Encryption, GroupIdSource, Mode, Restrict};
+use super::value::{CacheHostSource, Encryption, GroupIdSource, Mode, PeerTransport, Restrict};
 use alloc::borrow::ToOwned as _;
 use alloc::format;
 use alloc::string::String;
@@ -90,6 +90,14 @@ impl Choice for CacheHostSource {
         (Self::Static, "static", Some(0)),
         (Self::Dhcp, "dhcp", Some(1)),
         (Self::DhcpForced, "dhcp-forced", Some(2)),
+    ];
+}
+
+impl Choice for PeerTransport {
+    const ALL: &'static [(Self, &'static str, Option<u8>)] = &[
+        (Self::Auto, "auto", None),
+        (Self::Tcp, "tcp", None),
+        (Self::Utp, "utp", None),
     ];
 }
 

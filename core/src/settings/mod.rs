@@ -35,7 +35,7 @@ pub use table::{Row, TABLE, find_row, row};
 
 pub use value::{
     CacheHostSource, DayHours, Encryption, Fallback, GroupIdSource, HoursLimit, Mode, NetworkRule,
-    Percent, Restrict,
+    PeerTransport, Percent, Restrict,
 };
 
 use alloc::string::String;
@@ -55,6 +55,8 @@ pub struct Settings {
     pub min_file_size_to_peer: u64,
     /// Ours.
     pub peer_encryption: Encryption,
+    /// Ours.
+    pub peer_transport: PeerTransport,
 
     // --- sources in time
     pub delay_foreground_download_from_http: Duration,
@@ -128,6 +130,7 @@ impl Default for Settings {
             restrict_peer_selection_by: Restrict::Auto,
             min_file_size_to_peer: 10 * MB,
             peer_encryption: Encryption::Preferred,
+            peer_transport: PeerTransport::Auto,
             delay_foreground_download_from_http: Duration::ZERO,
             delay_background_download_from_http: Duration::ZERO,
             delay_includes_cache: false,

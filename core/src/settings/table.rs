@@ -9,7 +9,7 @@ use super::choice::One;
 use super::hours::{DayWindow, Hours};
 use super::kind::{Bounds, Kind, Maybe, Networks, Notation, Shape, Unit};
 use super::number::{Count, Delay, Rate, Share, Size, Span, Switch};
-use super::value::{CacheHostSource, Encryption, GroupIdSource, Mode, Restrict};
+use super::value::{CacheHostSource, Encryption, GroupIdSource, Mode, PeerTransport, Restrict};
 use super::words::{Folder, Hosts, Name, Words};
 use alloc::string::String;
 use core::fmt;
@@ -225,6 +225,9 @@ pub const TABLE: &[Row] = &[
     row!(PEERS, peer_encryption: One<Encryption>, ANY, None,
         "Whether sessions with peers must be encrypted (required), are if the other side can (preferred), or are not \
          (off)."),
+    row!(PEERS, peer_transport: One<PeerTransport>, ANY, None,
+        "What carries sessions with peers. auto: TCP, and uTP over UDP where TCP does not get through, as between two \
+         networks behind routers; tcp: TCP alone; utp: peers are called over uTP alone, and may still call over TCP."),
 
     row!(TIME, delay_foreground_download_from_http: Span, within(0, 49_711 * DAY),
         policy("DODelayForegroundDownloadFromHttp", Unit::Seconds, 0, SECONDS_MAX),

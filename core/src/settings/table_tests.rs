@@ -19,6 +19,7 @@ fn every_field_has_one_row() {
         restrict_peer_selection_by,
         min_file_size_to_peer,
         peer_encryption,
+        peer_transport,
         delay_foreground_download_from_http,
         delay_background_download_from_http,
         delay_includes_cache,
@@ -351,6 +352,7 @@ fn choices() {
         &[("required", "required"), ("off", "off")],
     );
     refuses("peer_encryption", &[("0", "there is no such choice")]);
+    renders("peer_transport", &[("auto", "auto"), ("utp", "utp")]);
 }
 
 #[test]

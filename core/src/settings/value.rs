@@ -174,6 +174,15 @@ pub struct NetworkRule {
     pub values: Vec<(String, String)>,
 }
 
+/// What carries streams between peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerTransport {
+    /// TCP, and uTP where TCP does not get through.
+    Auto,
+    Tcp,
+    Utp,
+}
+
 /// Whether peers must speak encrypted sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encryption {

@@ -353,7 +353,7 @@ impl World {
             conn.ends[1].addr.port(),
         );
         let host = &self.hosts[there as usize];
-        if !host.powered || self.is_cut(from, there) {
+        if !host.powered || host.drops_streams || self.is_cut(from, there) {
             return;
         }
         // Callers' sockets are files: they are not on the network.

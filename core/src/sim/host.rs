@@ -30,6 +30,7 @@ pub(super) struct Host {
     pub(super) clock: Clock,
     pub(super) addr: IpAddr,
     pub(super) listen: Vec<(Listener, u16)>,
+    pub(super) drops_streams: bool,
     pub(super) up: u32,
     pub(super) down: u32,
     pub(super) site: Option<SiteId>,

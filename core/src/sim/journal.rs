@@ -136,7 +136,7 @@ impl Journal {
                 self.number(stream.0);
                 self.text(&format!("{why:?}"));
             }
-            Input::Datagram { from, bytes } => {
+            Input::Datagrams { from, bytes, .. } => {
                 self.tag(b'd');
                 self.text(&format!("{from}"));
                 self.payload(bytes, bases);
@@ -333,7 +333,7 @@ pub(super) fn describe_input(input: &Input) -> String {
                 peek(bytes)
             )
         }
-        Input::Datagram { from, bytes } => {
+        Input::Datagrams { from, bytes, .. } => {
             format!(
                 "Datagram from {from}, {} bytes {}",
                 bytes.len(),

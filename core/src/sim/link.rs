@@ -39,6 +39,8 @@ pub struct LinkCounters {
     /// Dropped by the full queue, lost on the wire.
     pub dropped: u64,
     pub lost: u64,
+    /// Datagrams that a host has sent over it.
+    pub datagrams: u64,
 }
 
 pub(super) struct Link {

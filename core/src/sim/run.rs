@@ -245,7 +245,10 @@ impl World {
                 self.hosts[h]
                     .journal
                     .datagram(self.now_ns, datagram.to, &payload);
-                self.queue_datagram(h, datagram.to, &payload);
+                let segment_bytes = datagram.segment_bytes.max(1);
+                for bytes in payload.chunks(segment_bytes) {
+                    self.queue_datagram(h, datagram.to, bytes);
+                }
             }
             self.datagram = payload;
             if sent.is_none() {

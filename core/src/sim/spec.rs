@@ -208,6 +208,8 @@ pub struct HostSpec {
     pub site: Option<SiteId>,
     /// Bound at each start, in this order.
     pub listen: Vec<(Listener, u16)>,
+    /// A firewall before it: streams cannot be opened to it, and who tries hears nothing.
+    pub drops_streams: bool,
 }
 
 impl HostSpec {
@@ -226,12 +228,19 @@ impl HostSpec {
             hash: HashSpec::default(),
             site: None,
             listen: Vec::new(),
+            drops_streams: false,
         }
     }
 
     #[must_use]
     pub fn listen(mut self, listener: Listener, port: u16) -> Self {
         self.listen.push((listener, port));
+        self
+    }
+
+    #[must_use]
+    pub fn drops_streams(mut self) -> Self {
+        self.drops_streams = true;
         self
     }
 

@@ -473,10 +473,10 @@ impl Machine for Pinger {
             self.due = true;
         }
         match input {
-            Input::Datagram { from, bytes } if bytes.first() == Some(&PING) => {
+            Input::Datagrams { from, bytes, .. } if bytes.first() == Some(&PING) => {
                 self.pongs.push_back((from, bytes.slice(1..)));
             }
-            Input::Datagram { bytes, .. } if bytes.first() == Some(&PONG) => {
+            Input::Datagrams { bytes, .. } if bytes.first() == Some(&PONG) => {
                 let number = bytes[1..].try_into().map_or(0, u32::from_be_bytes);
                 let sent_at = self.sent_at.get(&number).copied().unwrap_or_default();
                 self.returned.push((number, now.mono.since(sent_at)));
@@ -498,7 +498,8 @@ impl Machine for Pinger {
         if let Some((to, number)) = self.pongs.pop_front() {
             buf.push(PONG);
             buf.extend_from_slice(&number);
-            return Some(Datagram { to });
+            let segment_bytes = buf.len();
+            return Some(Datagram { to, segment_bytes });
         }
         let to = self.to?;
         if !self.due && self.next.is_none_or(|at| at > now.mono) {
@@ -510,7 +511,8 @@ impl Machine for Pinger {
         self.sent_at.insert(self.sent, now.mono);
         self.sent += 1;
         self.next = (self.sent < self.count).then(|| now.mono + self.every);
-        Some(Datagram { to })
+        let segment_bytes = buf.len();
+        Some(Datagram { to, segment_bytes })
     }
 
     fn deadline(&self) -> Option<Deadline> {

@@ -437,6 +437,7 @@ impl World {
         let now_ns = self.now_ns;
         let link = &mut self.links[l as usize];
         let flying = link.datagrams.pop_front()?;
+        link.counters.datagrams += 1;
         let len = flying.bytes.len() as u64;
         link.datagram_bytes -= len;
         if !link.datagrams.is_empty() {
@@ -470,7 +471,13 @@ impl World {
         let host = &self.hosts[to as usize];
         if host.is_alive() && host.datagram_addr() == flying.to && !self.is_cut(from, to) {
             let Flying { from, bytes, .. } = *flying;
-            self.handle(to, Input::Datagram { from, bytes });
+            let segment_bytes = bytes.len();
+            let input = Input::Datagrams {
+                from,
+                bytes,
+                segment_bytes,
+            };
+            self.handle(to, input);
         }
     }
 }

@@ -188,6 +188,7 @@ impl World {
             clock: Clock::new(self.now_ns, spec.clock),
             addr: spec.addr,
             listen: spec.listen,
+            drops_streams: spec.drops_streams,
             up,
             down,
             site: spec.site,

@@ -15,20 +15,21 @@ mod incoming;
 mod outgoing;
 mod timers;
 
+use super::flow::{Allowed, News};
 use super::mtu::Mtu;
 use super::pace::Pace;
 use super::packet::{HEADER_LEN, Header, Kind};
 use super::receive::Receiver;
 use super::rtt::Rtt;
 use super::send::Sender;
-use super::{ConnId, Event};
-use crate::congestion::Controller;
+use crate::ids::StreamId;
 use crate::limits::{
     UTP_LINGER, UTP_SEND_BUFFER_MAX, UTP_SEND_BUFFER_MIN, UTP_UNGRANTED_BYTES, UTP_WINDOW_UPDATES,
 };
-use crate::machine::Lost;
+use crate::machine::{Input, Lost};
 use crate::time::Mono;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
 
@@ -52,12 +53,14 @@ pub(super) enum Phase {
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    id: ConnId,
+    id: StreamId,
     pub(super) peer: SocketAddr,
     pub(super) receive_id: u16,
     pub(super) send_id: u16,
     pub(super) phase: Phase,
-    pub(super) control: Controller,
+    pub(super) allowed: Allowed,
+    /// What congestion control has not heard of yet.
+    pub(super) news: Vec<News>,
     pub(super) sender: Sender,
     receiver: Receiver,
     pub(super) mtu: Mtu,
@@ -116,15 +119,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn connect(
-        now: Mono,
-        id: ConnId,
-        peer: SocketAddr,
-        receive_id: u16,
-        control: Controller,
-    ) -> Self {
+    pub(super) fn connect(now: Mono, id: StreamId, peer: SocketAddr, receive_id: u16) -> Self {
         let send_id = receive_id.wrapping_add(1);
-        let mut it = Self::new(now, id, peer, (receive_id, send_id), control, SYN + 1);
+        let mut it = Self::new(now, id, peer, (receive_id, send_id), SYN + 1);
         it.phase = Phase::Connecting;
         it.is_syn_due = true;
         it
@@ -133,14 +130,13 @@ impl Connection {
     /// In answer to a SYN; `seq` is what we number from.
     pub(super) fn accept(
         now: Mono,
-        id: ConnId,
+        id: StreamId,
         peer: SocketAddr,
         syn: &Header,
         seq: u16,
-        control: Controller,
     ) -> Self {
         let ids = (syn.connection_id.wrapping_add(1), syn.connection_id);
-        let mut it = Self::new(now, id, peer, ids, control, LAP + u64::from(seq));
+        let mut it = Self::new(now, id, peer, ids, LAP + u64::from(seq));
         it.receiver.begin(LAP + u64::from(syn.seq) + 1);
         it.peer_window_bytes = syn.window_bytes.into();
         it.peer_window_stamp_us = syn.timestamp_us;
@@ -151,10 +147,9 @@ impl Connection {
 
     fn new(
         now: Mono,
-        id: ConnId,
+        id: StreamId,
         peer: SocketAddr,
         (receive_id, send_id): (u16, u16),
-        control: Controller,
         first: u64,
     ) -> Self {
         Self {
@@ -163,7 +158,8 @@ impl Connection {
             receive_id,
             send_id,
             phase: Phase::Unconfirmed,
-            control,
+            allowed: Allowed::default(),
+            news: Vec::new(),
             sender: Sender::new(first),
             receiver: Receiver::new(LAP),
             mtu: Mtu::new(now, peer),
@@ -208,7 +204,7 @@ impl Connection {
         matches!(self.phase, Phase::Connecting | Phase::Open)
     }
 
-    pub(super) fn write(&mut self, now: Mono, bytes: Bytes, events: &mut VecDeque<Event>) {
+    pub(super) fn write(&mut self, now: Mono, bytes: Bytes, events: &mut VecDeque<Input>) {
         let takes = self.is_known() && !self.is_closing && !self.receiver.has_ended();
         if takes && !bytes.is_empty() {
             self.sender.push(bytes);
@@ -216,7 +212,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn grant(&mut self, now: Mono, bytes: u64, events: &mut VecDeque<Event>) {
+    pub(super) fn grant(&mut self, now: Mono, bytes: u64, events: &mut VecDeque<Input>) {
         if !self.is_known() || self.is_closing {
             return;
         }
@@ -232,7 +228,7 @@ impl Connection {
     }
 
     /// The end, once everything is sent.
-    pub(super) fn close(&mut self, now: Mono, events: &mut VecDeque<Event>) {
+    pub(super) fn close(&mut self, now: Mono, events: &mut VecDeque<Input>) {
         if !self.is_known() || self.is_closing {
             return;
         }
@@ -249,7 +245,7 @@ impl Connection {
     }
 
     /// The end, now; the packet that tells the peer.
-    pub(super) fn abort(&mut self, now: Mono, events: &mut VecDeque<Event>) -> Option<Header> {
+    pub(super) fn abort(&mut self, now: Mono, events: &mut VecDeque<Input>) -> Option<Header> {
         if !self.is_known() {
             return None;
         }
@@ -261,13 +257,13 @@ impl Connection {
     // --- what follows from it
 
     /// Tell the owner what there is to tell.
-    fn settle(&mut self, now: Mono, events: &mut VecDeque<Event>) {
-        let id = self.id;
+    fn settle(&mut self, now: Mono, events: &mut VecDeque<Input>) {
+        let stream = self.id;
         if !self.is_known() {
             return;
         }
         while let Some(bytes) = self.receiver.deliver() {
-            events.push_back(Event::Received { id, bytes });
+            events.push_back(Input::Received { stream, bytes });
         }
         if self.phase == Phase::Open {
             self.take(events);
@@ -291,8 +287,8 @@ impl Connection {
     }
 
     /// Tell the writer what was taken into the buffer.
-    fn take(&mut self, events: &mut VecDeque<Event>) {
-        let buffer_bytes = (2 * self.control.window_bytes().min(UTP_SEND_BUFFER_MAX))
+    fn take(&mut self, events: &mut VecDeque<Input>) {
+        let buffer_bytes = (2 * self.allowed.window_bytes.min(UTP_SEND_BUFFER_MAX))
             .clamp(UTP_SEND_BUFFER_MIN, UTP_SEND_BUFFER_MAX);
         let limit = self.sender.acked_to() + buffer_bytes;
         let taken_to = self.sender.given_bytes().min(limit);
@@ -301,24 +297,27 @@ impl Connection {
         while more > 0 {
             let len = u32::try_from(more).unwrap_or(u32::MAX);
             more -= u64::from(len);
-            events.push_back(Event::Sent { id: self.id, len });
+            let stream = self.id;
+            events.push_back(Input::Sent { stream, len });
         }
     }
 
-    fn linger(&mut self, now: Mono, why: Lost, events: &mut VecDeque<Event>) {
+    fn linger(&mut self, now: Mono, why: Lost, events: &mut VecDeque<Input>) {
         if self.is_deaf {
             return self.end(why, events);
         }
         self.phase = Phase::Lingering;
         self.receiver.discard();
         self.linger_until = Some(now + UTP_LINGER);
-        events.push_back(Event::Closed { id: self.id, why });
+        let stream = self.id;
+        events.push_back(Input::Closed { stream, why });
     }
 
     /// The end without further words; the owner is told if it knows the stream.
-    fn end(&mut self, why: Lost, events: &mut VecDeque<Event>) {
+    fn end(&mut self, why: Lost, events: &mut VecDeque<Input>) {
         if self.is_known() {
-            events.push_back(Event::Closed { id: self.id, why });
+            let stream = self.id;
+            events.push_back(Input::Closed { stream, why });
         }
         self.phase = Phase::Gone;
     }

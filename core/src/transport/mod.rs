@@ -1,18 +1,21 @@
 //! uTP: reliable byte streams over one UDP socket.
 //!
 //! Decides: which stream a datagram belongs to, which peers may open one, whose turn it is to send.
-//! Never does: I/O, reading clocks; how fast a stream may send is `congestion`'s.
+//! Never does: I/O, reading clocks; how fast a stream may send is said by the [`Group`] of flows that its owner lends it,
+//! which other transports' flows may be in, too.
 //! Invariants ([`Transport::check`]): a stream is known by its id from `connect` or `Accepted` on until `Closed`, which
-//! comes once; work per packet is O(log n) in streams and packets; everything kept is bounded by `limits::UTP_*`.
+//! comes once, and is a flow of the group meanwhile; work per packet is O(log n) in streams and packets; everything kept is bounded by `limits::UTP_*`.
 //!
-//! Streams behave as `machine.rs` has it (lines 3, 4 and 6): `Received` by credit, `Sent` by completion (bytes are in
-//! the bounded send buffer), `Closed` with [`Lost::Eof`] after the peer's last byte. There is no half-closed stream: a
+//! Streams behave as those of a shell, and speak of themselves in the same [`Input`]s (`machine.rs`, lines 3, 4 and 6):
+//! `Received` by credit, `Sent` by completion (bytes are in the bounded send buffer), `Closed` with [`Lost::Eof`] after
+//! the peer's last byte. There is no half-closed stream: a
 //! peer that has closed reads no more.
 //!
 //! Spec: BEP 29, with what libutp and libtorrent make of it. Tested in each file and in `core/tests/utp.rs`.
 
 mod bitmap;
 mod connection;
+mod flow;
 mod mtu;
 mod outbox;
 mod pace;
@@ -23,12 +26,13 @@ mod send;
 #[cfg(test)]
 mod send_tests;
 
-use crate::congestion::Controller;
+use crate::congestion::Group;
+use crate::ids::StreamId;
 use crate::limits::{
-    UTP_BASES_REMEMBERED, UTP_CONNECTIONS_MAX, UTP_DATAGRAM_MAX_V4, UTP_LINGERING_MAX,
-    UTP_REPLIES_MAX, UTP_RESETS_PER_S, UTP_TURN_PACKETS, UTP_UNCONFIRMED_MAX,
+    UTP_CONNECTIONS_MAX, UTP_DATAGRAM_MAX_V4, UTP_LINGERING_MAX, UTP_REPLIES_MAX, UTP_RESETS_PER_S,
+    UTP_TURN_PACKETS, UTP_UNCONFIRMED_MAX,
 };
-use crate::machine::{CloseHow, Lost};
+use crate::machine::{CloseHow, Input, Lost};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono};
 use alloc::boxed::Box;
@@ -36,47 +40,10 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use connection::{Connection, Phase};
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
+use flow::Allowed;
 pub use packet::{HEADER_LEN, Header, Kind, Packet, PacketError, decode};
-
-/// A stream of one [`Transport`]. Low bit 0: opened here; 1: accepted. No id is used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub u64);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A peer has opened a stream, and hears us.
-    Accepted {
-        id: ConnId,
-        from: SocketAddr,
-    },
-    /// `connect` succeeded.
-    Opened {
-        id: ConnId,
-    },
-    Received {
-        id: ConnId,
-        bytes: Bytes,
-    },
-    /// So many bytes more were taken into the send buffer.
-    Sent {
-        id: ConnId,
-        len: u32,
-    },
-    Closed {
-        id: ConnId,
-        why: Lost,
-    },
-}
-
-/// A datagram to send; its payload is in the buffer given to [`Transport::poll_datagram`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    pub to: SocketAddr,
-    /// It probes how large datagrams may be: it shall be lost if it is too large (IP's DF bit).
-    pub dont_fragment: bool,
-}
 
 /// How a stream is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +56,8 @@ pub struct Facts {
     pub datagram_bytes: u16,
 }
 
-/// Makes the congestion controller of a stream from its segment size and the base round trip remembered.
-pub type MakeController = fn(mss: u32, remembered_base_us: Option<u64>) -> Controller;
+/// The flows of a device, uTP streams among them.
+pub type Flows = Group<StreamId>;
 
 type Key = (SocketAddr, u16);
 
@@ -98,44 +65,39 @@ type Key = (SocketAddr, u16);
 pub struct Transport {
     now: Mono,
     rng: Rng,
-    make_controller: MakeController,
     is_accepting: bool,
-    connections: BTreeMap<ConnId, Box<Connection>>,
+    connections: BTreeMap<StreamId, Box<Connection>>,
     /// By peer and the id its packets carry.
-    keys: BTreeMap<Key, ConnId>,
-    unconfirmed: BTreeSet<ConnId>,
-    lingering: BTreeSet<ConnId>,
-    last_id: u64,
-    events: VecDeque<Event>,
+    keys: BTreeMap<Key, StreamId>,
+    unconfirmed: BTreeSet<StreamId>,
+    lingering: BTreeSet<StreamId>,
+    accepted: u64,
+    events: VecDeque<Input>,
     /// Streams that may have something to send, in turn.
-    ready: VecDeque<ConnId>,
+    ready: VecDeque<StreamId>,
     packets_of_turn: u32,
-    timers: BTreeSet<(Mono, ConnId)>,
+    timers: BTreeSet<(Mono, StreamId)>,
     /// RESETs, which belong to no stream.
     replies: VecDeque<(SocketAddr, Header)>,
     resets_since: Mono,
     resets: u32,
-    /// Base round trips of streams that are gone, with when that was.
-    bases: BTreeMap<IpAddr, (Mono, u64)>,
+    /// Streams that wait for their turn as flows.
+    resting: BTreeSet<StreamId>,
+    /// No streams any more, but still flows.
+    gone: Vec<StreamId>,
 }
 
 impl Transport {
-    /// Streams driven by LEDBAT++.
     pub fn new(rng: Rng) -> Self {
-        Self::with_controller(rng, Controller::ledbat_plus_plus)
-    }
-
-    pub fn with_controller(rng: Rng, make_controller: MakeController) -> Self {
         Self {
             now: Mono::ZERO,
             rng,
-            make_controller,
             is_accepting: true,
             connections: BTreeMap::new(),
             keys: BTreeMap::new(),
             unconfirmed: BTreeSet::new(),
             lingering: BTreeSet::new(),
-            last_id: 0,
+            accepted: 0,
             events: VecDeque::new(),
             ready: VecDeque::new(),
             packets_of_turn: 0,
@@ -143,7 +105,8 @@ impl Transport {
             replies: VecDeque::new(),
             resets_since: Mono::ZERO,
             resets: 0,
-            bases: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -154,35 +117,33 @@ impl Transport {
 
     // --- what the owner wants
 
-    /// Open a stream; answered by one `Opened` or `Closed`. Bytes may be sent and granted at once.
-    pub fn connect(&mut self, now: Mono, to: SocketAddr) -> ConnId {
-        let now = self.advance(now);
-        let id = self.next_id(false);
+    /// Open a stream under an id never used before; answered by one `Opened` or `Closed`. Bytes may be sent and granted
+    /// at once.
+    pub fn connect(&mut self, now: Mono, flows: &mut Flows, id: StreamId, to: SocketAddr) {
+        let now = self.advance(now, flows);
         let Some(receive_id) = self.free_receive_id(to).filter(|_| self.has_place()) else {
             let why = Lost::Other("too many streams".into());
-            self.events.push_back(Event::Closed { id, why });
-            return id;
+            let stream = id;
+            return self.events.push_back(Input::Closed { stream, why });
         };
-        let control = self.controller(to);
-        let connection = Connection::connect(now, id, to, receive_id, control);
-        self.insert(id, connection);
-        id
+        let connection = Connection::connect(now, id, to, receive_id);
+        self.insert(flows, id, connection);
     }
 
     /// Bytes to send; answered by `Sent` as the buffer takes them.
-    pub fn send(&mut self, id: ConnId, bytes: Bytes) {
+    pub fn send(&mut self, id: StreamId, bytes: Bytes) {
         let now = self.now;
         self.with(id, |it, events| it.write(now, bytes, events));
     }
 
     /// The reader takes so many bytes more.
-    pub fn grant(&mut self, id: ConnId, bytes: u32) {
+    pub fn grant(&mut self, id: StreamId, bytes: u32) {
         let now = self.now;
         self.with(id, |it, events| it.grant(now, bytes.into(), events));
     }
 
     /// Answered by `Closed`: after everything was acknowledged, or at once.
-    pub fn close(&mut self, id: ConnId, how: CloseHow) {
+    pub fn close(&mut self, id: StreamId, how: CloseHow) {
         let now = self.now;
         match how {
             CloseHow::Flush => self.with(id, |it, events| it.close(now, events)),
@@ -201,8 +162,14 @@ impl Transport {
     // --- what the shell brings
 
     /// A datagram came; false if it is not uTP, so that another protocol may share the socket.
-    pub fn on_datagram(&mut self, now: Mono, from: SocketAddr, datagram: &Bytes) -> bool {
-        let now = self.advance(now);
+    pub fn on_datagram(
+        &mut self,
+        now: Mono,
+        flows: &mut Flows,
+        from: SocketAddr,
+        datagram: &Bytes,
+    ) -> bool {
+        let now = self.advance(now, flows);
         let Ok(packet) = decode(datagram) else {
             return false;
         };
@@ -218,16 +185,17 @@ impl Transport {
             (Some(id), _) => {
                 let payload = datagram.slice_ref(packet.payload);
                 self.with(id, |it, events| it.on_packet(now, &packet, payload, events));
+                self.tell(now, flows, id);
             }
             (None, Kind::Reset) => {}
-            (None, Kind::Syn) => self.on_syn(now, from, &packet.header),
+            (None, Kind::Syn) => self.on_syn(now, flows, from, &packet.header),
             (None, _) => self.refuse(now, from, &packet.header),
         }
         true
     }
 
     /// A reset carries the id its sender sends with, or the one of the packet it answers.
-    fn of_reset(&self, from: SocketAddr, carried: u16) -> Option<&ConnId> {
+    fn of_reset(&self, from: SocketAddr, carried: u16) -> Option<&StreamId> {
         let direct = self.keys.get(&(from, carried));
         let sends_with_it = |receive_id: u16| {
             let id = self.keys.get(&(from, receive_id))?;
@@ -239,7 +207,7 @@ impl Transport {
             .or_else(|| sends_with_it(carried.wrapping_add(1)))
     }
 
-    fn on_syn(&mut self, now: Mono, from: SocketAddr, syn: &Header) {
+    fn on_syn(&mut self, now: Mono, flows: &mut Flows, from: SocketAddr, syn: &Header) {
         if !self.is_accepting || !self.has_place() {
             return self.refuse(now, from, syn);
         }
@@ -248,11 +216,11 @@ impl Transport {
         {
             self.remove(oldest);
         }
-        let id = self.next_id(true);
+        self.accepted += 1;
+        let id = StreamId::utp(self.accepted, true);
         let seq = self.rng.below(1 << 16) as u16;
-        let control = self.controller(from);
-        let connection = Connection::accept(now, id, from, syn, seq, control);
-        self.insert(id, connection);
+        let connection = Connection::accept(now, id, from, syn, seq);
+        self.insert(flows, id, connection);
     }
 
     /// Tell a peer that we know nothing of its stream.
@@ -284,14 +252,15 @@ impl Transport {
     }
 
     /// The deadline has come. Always legal.
-    pub fn on_tick(&mut self, now: Mono) {
-        self.advance(now);
+    pub fn on_tick(&mut self, now: Mono, flows: &mut Flows) {
+        self.advance(now, flows);
     }
 
-    /// Time moves on: run the timers that are due. A clock that went back is not believed.
-    fn advance(&mut self, now: Mono) -> Mono {
+    /// Time moves on: run the timers that are due, wake whose turn it is. A clock that went back is not believed.
+    fn advance(&mut self, now: Mono, flows: &mut Flows) -> Mono {
         self.now = self.now.max(now);
         let now = self.now;
+        self.gone.drain(..).for_each(|id| flows.remove(id));
         while let Some((at, id)) = self.timers.first().copied()
             && at <= now
         {
@@ -299,31 +268,44 @@ impl Transport {
             if let Some(it) = self.connections.get_mut(&id) {
                 it.armed_at = None;
                 self.with(id, |it, events| it.on_timer(now, events));
+                self.tell(now, flows, id);
             }
+        }
+        while let Some(id) = self.resting.iter().copied().find(|id| !flows.rests(*id)) {
+            self.resting.remove(&id);
+            self.with(id, |_, _| {});
         }
         now
     }
 
     // --- what the shell takes
 
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn has_news(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// What the owner is to hear.
+    pub fn poll_input(&mut self) -> Option<Input> {
         self.events.pop_front()
     }
 
-    /// The next datagram, its payload written to `out` (cleared first).
-    pub fn poll_datagram(&mut self, now: Mono, out: &mut Vec<u8>) -> Option<Outgoing> {
-        let now = self.advance(now);
+    /// The next datagram, its payload written to `out` (cleared first), and where to; it is not to be fragmented.
+    pub fn poll_datagram(
+        &mut self,
+        now: Mono,
+        flows: &mut Flows,
+        out: &mut Vec<u8>,
+    ) -> Option<SocketAddr> {
+        let now = self.advance(now, flows);
         out.clear();
         if let Some((to, header)) = self.replies.pop_front() {
             header.encode_plain(out);
-            let dont_fragment = false;
-            return Some(Outgoing { to, dont_fragment });
+            return Some(to);
         }
         while let Some(id) = self.ready.front().copied() {
             let polled = self.connections.get_mut(&id).and_then(|it| {
-                let dont_fragment = it.poll_packet(now, out)?;
-                let to = it.peer;
-                Some(Outgoing { to, dont_fragment })
+                it.allowed = Allowed::of(id, flows);
+                it.poll_packet(now, out).then_some(it.peer)
             });
             if polled.is_some() {
                 self.packets_of_turn += 1;
@@ -341,11 +323,14 @@ impl Transport {
     }
 
     /// A stream has nothing to send now: its timer will say when it has.
-    fn rest(&mut self, now: Mono, id: ConnId) {
+    fn rest(&mut self, now: Mono, id: StreamId) {
         let Some(it) = self.connections.get_mut(&id) else {
             return;
         };
         it.is_ready = false;
+        if it.allowed.rests {
+            self.resting.insert(id);
+        }
         let Some(deadline) = it.deadline() else {
             return;
         };
@@ -367,11 +352,11 @@ impl Transport {
         Some(Deadline::new(*at, "utp"))
     }
 
-    pub fn facts(&self, id: ConnId) -> Option<Facts> {
+    pub fn facts(&self, id: StreamId) -> Option<Facts> {
         let it = self.connections.get(&id)?;
         Some(Facts {
             least_rtt_us: it.rtt.least_us(),
-            window_bytes: it.control.window_bytes(),
+            window_bytes: it.allowed.window_bytes,
             flight_bytes: it.sender.flight_bytes(),
             datagram_bytes: it.mtu.datagram_bytes(),
         })
@@ -383,11 +368,6 @@ impl Transport {
     }
 
     // --- the register
-
-    fn next_id(&mut self, is_accepted: bool) -> ConnId {
-        self.last_id += 1;
-        ConnId(self.last_id << 1 | u64::from(is_accepted))
-    }
 
     fn has_place(&self) -> bool {
         self.connections.len() - self.lingering.len() < UTP_CONNECTIONS_MAX
@@ -401,13 +381,10 @@ impl Transport {
             .find(|id| !self.keys.contains_key(&(peer, *id)))
     }
 
-    fn controller(&self, peer: SocketAddr) -> Controller {
-        let base_us = self.bases.get(&peer.ip()).map(|(_, base_us)| *base_us);
-        let mss = UTP_DATAGRAM_MAX_V4 as usize - HEADER_LEN;
-        (self.make_controller)(mss as u32, base_us)
-    }
-
-    fn insert(&mut self, id: ConnId, connection: Connection) {
+    fn insert(&mut self, flows: &mut Flows, id: StreamId, mut connection: Connection) {
+        let segment_bytes = UTP_DATAGRAM_MAX_V4 as usize - HEADER_LEN;
+        flows.add(self.now, id, connection.peer.ip(), segment_bytes as u32);
+        connection.allowed = Allowed::of(id, flows);
         let key = (connection.peer, connection.receive_id);
         self.keys.insert(key, id);
         self.connections.insert(id, Box::new(connection));
@@ -415,7 +392,7 @@ impl Transport {
     }
 
     /// Do something with a stream and see to what follows from it; nothing if there is no such stream.
-    fn with(&mut self, id: ConnId, work: impl FnOnce(&mut Connection, &mut VecDeque<Event>)) {
+    fn with(&mut self, id: StreamId, work: impl FnOnce(&mut Connection, &mut VecDeque<Input>)) {
         let Some(it) = self.connections.get_mut(&id) else {
             return;
         };
@@ -442,7 +419,16 @@ impl Transport {
         }
     }
 
-    fn remove(&mut self, id: ConnId) {
+    /// What congestion control is to hear of a stream, and what it says then.
+    fn tell(&mut self, now: Mono, flows: &mut Flows, id: StreamId) {
+        let Some(it) = self.connections.get_mut(&id) else {
+            return;
+        };
+        it.news.drain(..).for_each(|news| news.tell(now, id, flows));
+        it.allowed = Allowed::of(id, flows);
+    }
+
+    fn remove(&mut self, id: StreamId) {
         let Some(it) = self.connections.remove(&id) else {
             return;
         };
@@ -452,19 +438,8 @@ impl Transport {
         if let Some(at) = it.armed_at {
             self.timers.remove(&(at, id));
         }
-        if let Some(base_us) = it.control.base_rtt_us() {
-            self.remember_base(it.peer.ip(), base_us);
-        }
-    }
-
-    fn remember_base(&mut self, ip: IpAddr, base_us: u64) {
-        self.bases.insert(ip, (self.now, base_us));
-        if self.bases.len() > UTP_BASES_REMEMBERED {
-            let oldest = self.bases.iter().min_by_key(|(_, (at, _))| *at);
-            if let Some(oldest) = oldest.map(|(ip, _)| *ip) {
-                self.bases.remove(&oldest);
-            }
-        }
+        self.resting.remove(&id);
+        self.gone.push(id);
     }
 
     /// Assert the invariants of all streams and of the register.
@@ -473,7 +448,6 @@ impl Transport {
         assert!(self.unconfirmed.len() <= UTP_UNCONFIRMED_MAX);
         assert!(self.lingering.len() <= UTP_LINGERING_MAX);
         assert!(self.connections.len() <= UTP_CONNECTIONS_MAX + UTP_LINGERING_MAX);
-        assert!(self.bases.len() <= UTP_BASES_REMEMBERED);
         assert!(self.timers.len() <= self.connections.len());
         for (id, it) in &self.connections {
             it.check();
@@ -487,11 +461,5 @@ impl Transport {
                     .is_none_or(|at| self.timers.contains(&(at, *id)))
             );
         }
-    }
-}
-
-impl ConnId {
-    pub const fn is_accepted(self) -> bool {
-        self.0 & 1 == 1
     }
 }

@@ -7,10 +7,11 @@
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
-use dovetail_core::machine::{CloseHow, Lost};
+use dovetail_core::ids::StreamId;
+use dovetail_core::machine::{CloseHow, Input, Lost};
 use dovetail_core::rng::Rng;
-use dovetail_core::time::Mono;
-use dovetail_core::transport::{ConnId, Event, Kind, Transport, decode};
+use dovetail_core::time::{Deadline, Mono};
+use dovetail_core::transport::{Flows, Kind, Transport, decode};
 use std::collections::BTreeMap;
 
 pub(crate) const A: usize = 0;
@@ -135,14 +136,16 @@ impl Plan {
 
 pub(crate) struct End {
     pub(crate) transport: Transport,
+    pub(crate) flows: Flows,
     pub(crate) at: SocketAddr,
-    pub(crate) streams: BTreeMap<ConnId, Stream>,
+    pub(crate) streams: BTreeMap<StreamId, Stream>,
     pub(crate) plan: Plan,
     /// Added to the world's time to give this end's clock.
     pub(crate) offset_us: u64,
     pub(crate) datagrams: u64,
     pub(crate) datagram_bytes: u64,
     pub(crate) largest: usize,
+    opened: u64,
 }
 
 /// Says whether a datagram gets through: which way, when, what.
@@ -181,6 +184,8 @@ impl World {
         let mut rng = Rng::from_u64(seed);
         let mut end = |n: u8, offset_us| End {
             transport: Transport::new(rng.fork()),
+            flows: Flows::default(),
+            opened: 0,
             at: SocketAddr::from(([10, 0, 0, n], 7680)),
             streams: BTreeMap::new(),
             plan: Plan::send(0),
@@ -211,10 +216,12 @@ impl World {
     }
 
     /// A connects to B.
-    pub(crate) fn connect(&mut self, plan: Plan) -> ConnId {
+    pub(crate) fn connect(&mut self, plan: Plan) -> StreamId {
         let (now, to) = (self.clock(A), self.ends[B].at);
         let end = &mut self.ends[A];
-        let id = end.transport.connect(now, to);
+        end.opened += 1;
+        let id = StreamId::utp(end.opened, false);
+        end.transport.connect(now, &mut end.flows, id, to);
         end.streams.insert(id, Stream::new(b'a', plan));
         self.top_up(A, id);
         id
@@ -229,18 +236,18 @@ impl World {
         first.expect("one stream")
     }
 
-    pub(crate) fn id(&self, end: usize) -> ConnId {
+    pub(crate) fn id(&self, end: usize) -> StreamId {
         *self.ends[end].streams.keys().next().expect("one stream")
     }
 
-    pub(crate) fn close(&mut self, end: usize, id: ConnId, how: CloseHow) {
+    pub(crate) fn close(&mut self, end: usize, id: StreamId, how: CloseHow) {
         let end = &mut self.ends[end];
         end.streams.get_mut(&id).expect("known").is_closing = true;
         end.transport.close(id, how);
     }
 
     /// Hand over and grant what the plan says.
-    pub(crate) fn top_up(&mut self, end: usize, id: ConnId) {
+    pub(crate) fn top_up(&mut self, end: usize, id: StreamId) {
         let End {
             transport, streams, ..
         } = &mut self.ends[end];
@@ -269,11 +276,13 @@ impl World {
 
     fn drain_events(&mut self, n: usize) -> bool {
         let mut any = false;
-        while let Some(event) = self.ends[n].transport.poll_event() {
+        while let Some(input) = self.ends[n].transport.poll_input() {
             any = true;
             let now = self.now;
-            let id = match event {
-                Event::Accepted { id, from } => {
+            let id = match input {
+                Input::Accepted {
+                    stream: id, from, ..
+                } => {
                     assert_eq!(from, self.ends[1 - n].at);
                     let plan = self.ends[n].plan;
                     let mut stream = Stream::new(b'b', plan);
@@ -281,13 +290,13 @@ impl World {
                     assert!(self.ends[n].streams.insert(id, stream).is_none());
                     id
                 }
-                Event::Opened { id } => {
+                Input::Opened { stream: id, .. } => {
                     let s = self.ends[n].streams.get_mut(&id).expect("known");
                     assert!(!s.is_open && s.closed.is_none());
                     s.is_open = true;
                     id
                 }
-                Event::Received { id, bytes } => {
+                Input::Received { stream: id, bytes } => {
                     let s = self.ends[n].streams.get_mut(&id).expect("known");
                     assert!(s.closed.is_none() && !s.is_closing && s.is_open);
                     let theirs = s.label ^ b'a' ^ b'b';
@@ -299,20 +308,21 @@ impl World {
                     s.received_at = now;
                     id
                 }
-                Event::Sent { id, len } => {
+                Input::Sent { stream: id, len } => {
                     let s = self.ends[n].streams.get_mut(&id).expect("known");
                     assert!(s.closed.is_none() && len > 0);
                     s.sent += u64::from(len);
                     assert!(s.sent <= s.handed);
                     id
                 }
-                Event::Closed { id, why } => {
+                Input::Closed { stream: id, why } => {
                     let s = self.ends[n].streams.get_mut(&id).expect("known");
                     assert_eq!(s.closed, None, "closed twice");
                     s.closed = Some(why);
                     s.closed_at = now;
                     id
                 }
+                other => panic!("{other:?}"),
             };
             self.top_up(n, id);
         }
@@ -323,10 +333,14 @@ impl World {
         let now = self.clock(n);
         let mut out = Vec::new();
         let mut budget = 5000;
-        while let Some(outgoing) = self.ends[n].transport.poll_datagram(now, &mut out) {
+        loop {
+            let end = &mut self.ends[n];
+            let Some(to) = end.transport.poll_datagram(now, &mut end.flows, &mut out) else {
+                break;
+            };
             budget -= 1;
             assert!(budget > 0, "it does not stop sending");
-            assert_eq!(outgoing.to, self.ends[1 - n].at);
+            assert_eq!(to, self.ends[1 - n].at);
             decode(&out).expect("what is sent is uTP");
             let end = &mut self.ends[n];
             end.datagrams += 1;
@@ -382,12 +396,16 @@ impl World {
         }
         self.steps += 1;
         if self.steps.is_multiple_of(self.check_every) {
-            self.ends[A].transport.check();
-            self.ends[B].transport.check();
+            for end in &self.ends {
+                end.transport.check();
+                end.flows.check();
+            }
         }
         let mut next_us = self.flying.first_key_value().map(|((at_us, _), _)| *at_us);
         for n in [A, B] {
-            let Some(deadline) = self.ends[n].transport.deadline() else {
+            let end = &self.ends[n];
+            let deadline = Deadline::earlier(end.transport.deadline(), end.flows.deadline());
+            let Some(deadline) = deadline else {
                 continue;
             };
             assert!(deadline.at > self.clock(n), "{deadline:?} has passed");
@@ -404,11 +422,16 @@ impl World {
             let (to, bytes) = entry.remove();
             let (now, from) = (self.clock(to), self.ends[1 - to].at);
             self.delivered += 1;
-            assert!(self.ends[to].transport.on_datagram(now, from, &bytes));
+            let End {
+                transport, flows, ..
+            } = &mut self.ends[to];
+            assert!(transport.on_datagram(now, flows, from, &bytes));
         }
         for n in [A, B] {
             let now = self.clock(n);
-            self.ends[n].transport.on_tick(now);
+            let end = &mut self.ends[n];
+            end.flows.on_tick(now);
+            end.transport.on_tick(now, &mut end.flows);
         }
         true
     }
@@ -449,7 +472,8 @@ impl World {
             let End {
                 transport, streams, ..
             } = &self.ends[n];
-            let line = |(id, s): (&ConnId, &Stream)| format!("{:?} {s:?}\n", transport.facts(*id));
+            let line =
+                |(id, s): (&StreamId, &Stream)| format!("{:?} {s:?}\n", transport.facts(*id));
             streams.iter().map(line).collect()
         };
         format!("{}{}", end(A), end(B))

@@ -99,15 +99,11 @@ fn in_words(status: &Status) -> String {
         "peers connected",
     );
     for peer in &status.peers {
-        let client = match peer.client.as_str() {
-            "" => "unnamed client",
-            client => client,
-        };
         let (received, sent) = (Bytes(peer.received), Bytes(peer.sent));
         _ = writeln!(
             words,
-            "  {} ({}, {client}): {received} received, {sent} sent",
-            peer.addr, peer.class
+            "  {} ({}, over {}): {received} received, {sent} sent",
+            peer.addr, peer.class, peer.transport
         );
     }
     words
@@ -145,7 +141,7 @@ mod tests {
                 PeerStatus {
                     addr: "10.0.0.7:7680".into(),
                     class: "lan".into(),
-                    client: String::new(),
+                    transport: "tcp".into(),
                     received: 1024,
                     sent: 0,
                 };
@@ -173,8 +169,8 @@ mod tests {
              1 download\n  /srv/a.iso: 1 KiB of 2 KiB, 0 B/s\n\
              no files offered\n\
              2 peers connected\n  \
-             10.0.0.7:7680 (lan, unnamed client): 1 KiB received, 0 B sent\n  \
-             10.0.0.7:7680 (lan, unnamed client): 1 KiB received, 0 B sent\n"
+             10.0.0.7:7680 (lan, over tcp): 1 KiB received, 0 B sent\n  \
+             10.0.0.7:7680 (lan, over tcp): 1 KiB received, 0 B sent\n"
         );
         let shared = SharedStatus {
             path: "/srv/b".into(),

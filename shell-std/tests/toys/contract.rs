@@ -73,7 +73,8 @@ impl<F: FnMut(&mut Effects, Input)> Machine for Probe<F> {
         let (to, bytes) = self.datagrams.pop()?;
         buf.clear();
         buf.extend_from_slice(&bytes);
-        Some(Datagram { to })
+        let segment_bytes = bytes.len();
+        Some(Datagram { to, segment_bytes })
     }
 
     fn deadline(&self) -> Option<Deadline> {
@@ -588,28 +589,42 @@ pub fn facts_of_the_host_come_first<R: Runtime>() {
     assert!(heard[2..].is_empty() || heard[2..] == [Some(2)]);
 }
 
-/// Datagrams go both ways between two machines.
+/// Datagrams go both ways between two machines, also several in one.
 pub fn datagrams_are_answered<A: Runtime, B: Runtime>() {
     struct Ping {
         fx: Effects,
         to: Option<SocketAddr>,
         out: Option<(SocketAddr, Bytes)>,
+        heard: Vec<Bytes>,
     }
     impl Machine for Ping {
         fn handle(&mut self, now: Now, input: Input) {
             assert!(now.mono < Mono::ZERO + PATIENCE, "stuck");
             match (input, self.to) {
                 (Input::Listening { .. }, Some(to)) => {
-                    self.out = Some((to, Bytes::from_static(b"ping")));
+                    self.out = Some((to, Bytes::from_static(b"pingpingpi")));
                 }
-                (Input::Datagram { from, bytes }, Some(to)) => {
+                (Input::Datagrams { from, bytes, .. }, Some(to)) => {
                     assert_eq!((from, &bytes[..]), (to, &b"pong"[..]));
                     done(&mut self.fx);
                 }
-                (Input::Datagram { from, bytes }, None) => {
-                    assert_eq!(&bytes[..], b"ping");
-                    self.out = Some((from, Bytes::from_static(b"pong")));
-                    done(&mut self.fx);
+                (
+                    Input::Datagrams {
+                        from,
+                        mut bytes,
+                        segment_bytes,
+                    },
+                    None,
+                ) => {
+                    while !bytes.is_empty() {
+                        let len = segment_bytes.min(bytes.len());
+                        self.heard.push(bytes.split_to(len));
+                    }
+                    if self.heard.len() == 3 {
+                        assert_eq!(self.heard, ["ping", "ping", "pi"]);
+                        self.out = Some((from, Bytes::from_static(b"pong")));
+                        done(&mut self.fx);
+                    }
                 }
                 _ => {}
             }
@@ -625,7 +640,8 @@ pub fn datagrams_are_answered<A: Runtime, B: Runtime>() {
             let (to, bytes) = self.out.take()?;
             buf.clear();
             buf.extend_from_slice(&bytes);
-            Some(Datagram { to })
+            let segment_bytes = 4;
+            Some(Datagram { to, segment_bytes })
         }
         fn deadline(&self) -> Option<Deadline> {
             Some(Deadline::new(Mono::from_us(1000), "again"))
@@ -635,6 +651,7 @@ pub fn datagrams_are_answered<A: Runtime, B: Runtime>() {
         fx: Effects::default(),
         to,
         out: None,
+        heard: Vec::new(),
     };
     let (tell, told) = mpsc::channel();
     let server = Announced(ping(None), tell);

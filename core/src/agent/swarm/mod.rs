@@ -49,7 +49,7 @@ pub(super) struct Swarm {
     /// Peers may be met.
     meets: bool,
     output: String,
-    me: Me,
+    pub(super) me: Me,
     metainfo: Option<Arc<Metainfo>>,
     layer: Option<PieceLayer>,
     storage: Storage,
@@ -81,12 +81,16 @@ pub(super) struct Me {
 }
 
 #[derive(Debug)]
-struct Peer {
-    addr: SocketAddr,
-    class: SourceClass,
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
+    pub(super) class: SourceClass,
     known: Known,
     has: Bitfield,
     blames: u32,
+    /// It is being dialled: when, or at once if this does not succeed, uTP is tried, too.
+    utp_at: Option<Mono>,
+    /// The other attempt to reach it; the first that gets through ends it.
+    rival: Option<SourceId>,
 }
 
 /// What the agent hears.
@@ -236,20 +240,10 @@ impl Swarm {
         self.sent_before + self.sessions.values().map(Session::sent_bytes).sum::<u64>()
     }
 
-    /// Address, class, bytes received and bytes sent of each connected peer.
-    pub(super) fn peers(&self) -> impl Iterator<Item = (SocketAddr, SourceClass, u64, u64)> + '_ {
-        self.sessions
-            .iter()
-            .filter(|(_, s)| s.is_open())
-            .filter_map(|(source, session)| {
-                let peer = self.peers.get(source)?;
-                Some((
-                    peer.addr,
-                    peer.class,
-                    session.received_bytes(),
-                    session.sent_bytes(),
-                ))
-            })
+    /// Each connected peer and its session.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (&Peer, &Session)> {
+        let open = self.sessions.iter().filter(|(_, s)| s.is_open());
+        open.filter_map(|(source, session)| Some((self.peers.get(source)?, session)))
     }
 
     /// Nothing good waits to be recorded.
@@ -377,9 +371,11 @@ impl Swarm {
         } else {
             None
         };
+        let rivals = self.peers.values().filter_map(|peer| peer.utp_at).min();
         let own = [
             job,
             dial,
+            rivals.map(|at| Deadline::new(at, "dial over uTP, too")),
             self.storage.deadline(),
             self.serve.deadline(),
             self.wake,

@@ -1,5 +1,6 @@
 //! The peers of one content: who is met, kept, turned away or banned, and what each one's events mean.
 
+use super::super::dial::{Way, way};
 use super::{Context, Me, Peer, Swarm, SwarmEvent};
 use crate::command::Level;
 use crate::content::{Bitfield, Metainfo};
@@ -74,6 +75,8 @@ impl Swarm {
                 known,
                 has,
                 blames: 0,
+                utp_at: None,
+                rival: None,
             },
         );
         self.sessions.insert(source, session);
@@ -82,6 +85,9 @@ impl Swarm {
 
     pub(super) fn on_peer_stream(&mut self, source: SourceId, input: Input, c: &mut Context<'_>) {
         let mut events = Vec::new();
+        if matches!(input, Input::Opened { .. }) {
+            self.end_rival(source, c);
+        }
         let Some(session) = self.sessions.get_mut(&source) else {
             return;
         };
@@ -134,8 +140,26 @@ impl Swarm {
                 job.remove_peer(source);
             });
         }
-        if let Some(peer) = self.peers.remove(&source) {
+        let Some(peer) = self.peers.remove(&source) else {
+            return;
+        };
+        if let Some(rival) = peer.rival.and_then(|rival| self.peers.get_mut(&rival)) {
+            rival.rival = None;
+        } else if peer.utp_at.is_some() && self.meets {
+            self.dial_one(peer.addr, peer.class, peer.known, Way::Utp, c);
+        } else {
             self.candidates.closed(c.now.mono, peer.addr);
+        }
+    }
+
+    /// One attempt has got through.
+    fn end_rival(&mut self, source: SourceId, c: &mut Context<'_>) {
+        let Some(peer) = self.peers.get_mut(&source) else {
+            return;
+        };
+        peer.utp_at = None;
+        if let Some(rival) = peer.rival {
+            self.close_session(rival, c);
         }
     }
 
@@ -321,6 +345,7 @@ impl Swarm {
     }
 
     pub(super) fn dial(&mut self, c: &mut Context<'_>) {
+        self.dial_beside(c);
         let mode = self.mode(&c.rules.limits);
         while self.may_dial() {
             let limits = &c.rules.limits;
@@ -334,13 +359,56 @@ impl Swarm {
                 break;
             };
             let class = limits.class_of(addr.ip(), known);
-            let to = Endpoint {
+            let way = way(c.now.mono, limits.transport, self.me.port.is_some());
+            self.dial_one(addr, class, known, way, c);
+        }
+    }
+
+    fn dial_one(
+        &mut self,
+        addr: SocketAddr,
+        class: SourceClass,
+        known: Known,
+        way: Way,
+        c: &mut Context<'_>,
+    ) -> SourceId {
+        let stream = match way {
+            Way::Utp => c.fx.connect_utp(addr),
+            Way::Tcp | Way::TcpThenUtp(_) => c.fx.connect(Endpoint {
                 host: Host::Addr(addr.ip()),
                 port: addr.port(),
                 tls: None,
+            }),
+        };
+        let session = Session::dial(c.now.mono, stream);
+        let source = self.add_session(session, addr, class, known);
+        if let (Way::TcpThenUtp(at), Some(peer)) = (way, self.peers.get_mut(&source)) {
+            peer.utp_at = Some(at);
+        }
+        source
+    }
+
+    /// Where TCP is not through in time, uTP is tried beside it.
+    fn dial_beside(&mut self, c: &mut Context<'_>) {
+        let late = |peer: &Peer| peer.utp_at.is_some_and(|at| at <= c.now.mono);
+        let late: Vec<SourceId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| late(peer))
+            .map(|(source, _)| *source)
+            .collect();
+        for source in late {
+            let Some(peer) = self.peers.get_mut(&source) else {
+                continue;
             };
-            let session = Session::dial(c.now.mono, to, c.fx);
-            self.add_session(session, addr, class, known);
+            peer.utp_at = None;
+            let (addr, class, known) = (peer.addr, peer.class, peer.known);
+            let other = self.dial_one(addr, class, known, Way::Utp, c);
+            for (this, rival) in [(source, other), (other, source)] {
+                if let Some(peer) = self.peers.get_mut(&this) {
+                    peer.rival = Some(rival);
+                }
+            }
         }
     }
 }

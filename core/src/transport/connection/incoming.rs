@@ -3,15 +3,15 @@
 //! Decides: which packets count, what an acknowledgement means for the windows, when one is owed in turn.
 //! Spec: BEP 29, RFC 5681. Tested in `core/tests/utp.rs`.
 
-use super::super::Event;
 use super::super::bitmap::Bitmap;
+use super::super::flow::News;
 use super::super::packet::{Header, Kind, Packet, number_near};
 use super::super::receive::Arrival;
 use super::super::send::{Outcome, Sender};
 use super::{Connection, LAP, Phase, SYN};
 use crate::congestion::Ack;
 use crate::limits::{UTP_ACK_DELAY, UTP_ACK_PACKETS, UTP_REORDER_PACKETS};
-use crate::machine::Lost;
+use crate::machine::{Input, Listener, Lost};
 use crate::time::Mono;
 use alloc::collections::VecDeque;
 use bytes::Bytes;
@@ -25,7 +25,7 @@ impl Connection {
         now: Mono,
         packet: &Packet<'_>,
         payload: Bytes,
-        events: &mut VecDeque<Event>,
+        events: &mut VecDeque<Input>,
     ) {
         match (packet.header.kind, self.phase) {
             (_, Phase::Gone) => {}
@@ -40,7 +40,7 @@ impl Connection {
         }
     }
 
-    fn on_syn_ack(&mut self, now: Mono, header: &Header, events: &mut VecDeque<Event>) {
+    fn on_syn_ack(&mut self, now: Mono, header: &Header, events: &mut VecDeque<Input>) {
         if header.ack != SYN as u16 {
             return;
         }
@@ -58,7 +58,8 @@ impl Connection {
         self.phase = Phase::Open;
         // The other side tells its owner of us when it hears from us, be there data or not.
         self.is_ack_due = true;
-        events.push_back(Event::Opened { id: self.id });
+        let (stream, to) = (self.id, self.peer);
+        events.push_back(Input::Opened { stream, to });
         self.settle(now, events);
     }
 
@@ -78,7 +79,7 @@ impl Connection {
         now: Mono,
         packet: &Packet<'_>,
         payload: Bytes,
-        events: &mut VecDeque<Event>,
+        events: &mut VecDeque<Input>,
     ) {
         let header = &packet.header;
         let before = self.sender.first_number() - 1;
@@ -96,8 +97,11 @@ impl Connection {
                 return;
             }
             self.phase = Phase::Open;
-            let (id, from) = (self.id, self.peer);
-            events.push_back(Event::Accepted { id, from });
+            events.push_back(Input::Accepted {
+                stream: self.id,
+                listener: Listener::Peers,
+                from: self.peer,
+            });
         }
         self.hear(now, header);
         self.on_ack(now, packet, acked);
@@ -122,9 +126,9 @@ impl Connection {
             self.peer_window_bytes = window_bytes;
             self.peer_window_stamp_us = header.timestamp_us;
         }
-        let control_bytes = self.control.window_bytes();
+        let allowed_bytes = self.allowed.window_bytes;
         let is_limited = self.is_window_limited
-            || (self.sender.unsent_bytes() > 0 && 2 * self.sender.flight_bytes() >= control_bytes);
+            || (self.sender.unsent_bytes() > 0 && 2 * self.sender.flight_bytes() >= allowed_bytes);
         let selective = packet.selective_ack.map(Bitmap::from_bytes);
         let outcome = self
             .sender
@@ -166,7 +170,7 @@ impl Connection {
                 one_way_us,
                 is_window_limited,
             };
-            self.control.on_ack(now, ack);
+            self.news.push(News::Ack(ack));
             self.is_window_limited = false;
         }
         if outcome.has_probe_arrived {
@@ -175,12 +179,12 @@ impl Connection {
         if outcome.is_probe_lost {
             self.mtu.on_probe_lost();
         }
-        // Packets that left before the controller was told of a loss were lost to the same congestion.
+        // Packets that left before congestion control was told of a loss were lost to the same congestion.
         if let Some(sent_at) = outcome.lost_sent_at
             && self.loss_told_at.is_none_or(|told_at| sent_at >= told_at)
         {
             self.loss_told_at = Some(now);
-            self.control.on_loss(now);
+            self.news.push(News::Loss);
         }
         if outcome.has_advanced || outcome.acked_bytes > 0 {
             let timeout_at = now + self.rtt.timeout();
@@ -203,7 +207,7 @@ impl Connection {
         }
     }
 
-    fn on_reset(&mut self, now: Mono, ack: u16, events: &mut VecDeque<Event>) {
+    fn on_reset(&mut self, now: Mono, ack: u16, events: &mut VecDeque<Input>) {
         // It answers a packet of ours, or tells what the peer has: nothing we did not send.
         let before = self.sender.first_number() - 1;
         if number_near(before, ack) > self.sender.next_number() {

@@ -26,31 +26,29 @@ enum Room {
 }
 
 impl Connection {
-    /// The next datagram, written to `out`, and whether it must not be fragmented.
-    pub(in crate::transport) fn poll_packet(
-        &mut self,
-        now: Mono,
-        out: &mut Vec<u8>,
-    ) -> Option<bool> {
+    /// The next datagram, written to `out`; false if there is none.
+    pub(in crate::transport) fn poll_packet(&mut self, now: Mono, out: &mut Vec<u8>) -> bool {
         match self.phase {
-            Phase::Gone => None,
-            Phase::Connecting => self.is_syn_due.then(|| self.write_syn(now, out)),
-            Phase::Unconfirmed => self.is_ack_due(now).then(|| self.write_state(now, out)),
+            Phase::Gone => {}
+            Phase::Connecting if self.is_syn_due => self.write_syn(now, out),
+            Phase::Connecting => {}
+            Phase::Unconfirmed if self.is_ack_due(now) => self.write_state(now, out),
+            Phase::Unconfirmed => {}
             Phase::Open | Phase::Lingering => {
                 let is_ack_due = self.is_ack_due(now);
                 if is_ack_due && self.receiver.has_gap() {
-                    return Some(self.write_state(now, out));
+                    self.write_state(now, out);
+                } else if let Some((part, padding)) = self.next_part(now) {
+                    self.write_part(now, part, padding, out);
+                } else if is_ack_due || self.is_keep_alive_due(now) {
+                    self.write_state(now, out);
                 }
-                if let Some((part, padding)) = self.next_part(now) {
-                    return Some(self.write_part(now, part, padding, out));
-                }
-                let says_something = is_ack_due || self.is_keep_alive_due(now);
-                says_something.then(|| self.write_state(now, out))
             }
         }
+        !out.is_empty()
     }
 
-    fn write_syn(&mut self, now: Mono, out: &mut Vec<u8>) -> bool {
+    fn write_syn(&mut self, now: Mono, out: &mut Vec<u8>) {
         let mut header = self.header(Kind::Syn, now, SYN);
         header.ack = 0;
         header.encode_plain(out);
@@ -58,24 +56,21 @@ impl Connection {
         self.syns_sent = self.syns_sent.saturating_add(1);
         self.sent_at = now;
         self.timeout_at = Some(now + self.rtt.timeout());
-        false
     }
 
     /// An acknowledgement without data; it has the number of the next packet and does not use it up.
-    fn write_state(&mut self, now: Mono, out: &mut Vec<u8>) -> bool {
+    fn write_state(&mut self, now: Mono, out: &mut Vec<u8>) {
         let header = self.header(Kind::State, now, self.sender.next_number());
         header.encode_selective(|out| self.receiver.write_selective(out), out);
         self.on_acknowledged(now, header.window_bytes);
-        false
     }
 
-    fn write_part(&mut self, now: Mono, part: Part, padding: u16, out: &mut Vec<u8>) -> bool {
+    fn write_part(&mut self, now: Mono, part: Part, padding: u16, out: &mut Vec<u8>) {
         let kind = if part.is_fin { Kind::Fin } else { Kind::Data };
         let header = self.header(kind, now, part.number);
         header.encode_padded(padding.into(), out);
         self.sender.copy(part, out);
         self.on_acknowledged(now, header.window_bytes);
-        padding > 0
     }
 
     /// What leaves now, if anything may, with the bytes that are added to it to make it a probe.
@@ -95,7 +90,7 @@ impl Connection {
         let Room::For(len) = self.room(now, wanted, lost.is_some()) else {
             return None;
         };
-        let rate = self.control.pacing_bytes_per_s();
+        let rate = self.allowed.pacing_bytes_per_s;
         if rate.is_some() && !self.pace.is_free(now) {
             self.paced_until = Some(self.pace.free_at());
             return None;
@@ -145,7 +140,8 @@ impl Connection {
         let is_quiet = self.sender.is_quiet();
         let needed_bytes = flight_bytes + u64::from(wanted);
         // One packet may always be on its way: without it nothing would ever be heard.
-        if needed_bytes > self.control.window_bytes() && !is_quiet {
+        let is_full = needed_bytes > self.allowed.window_bytes && !is_quiet;
+        if is_full || self.allowed.rests {
             self.is_window_limited = true;
             return Room::Later;
         }
@@ -198,7 +194,7 @@ impl Connection {
     fn probe_padding(&mut self, now: Mono, len: u16) -> u16 {
         let payload_bytes = self.payload_bytes();
         let following_bytes = (PROBE_FOLLOWERS + 1) * u64::from(payload_bytes);
-        let window_bytes = self.control.window_bytes().min(self.peer_window_bytes);
+        let window_bytes = self.allowed.window_bytes.min(self.peer_window_bytes);
         let is_followed =
             self.sender.unsent_bytes() >= following_bytes && window_bytes >= following_bytes;
         if len != payload_bytes || !is_followed {

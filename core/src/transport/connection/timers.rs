@@ -3,15 +3,15 @@
 //! Decides: when silence means loss, and when it means the end. Spec: RFC 6298, RFC 8985 (7), RFC 9002 (6.1.2).
 //! Tested in `core/tests/utp.rs`.
 
-use super::super::Event;
+use super::super::flow::News;
 use super::{Connection, Phase};
 use crate::limits::{CONNECT_TIMEOUT, UTP_GIVE_UP, UTP_KEEP_ALIVE, UTP_LINGER, UTP_MTU_TIMEOUTS};
-use crate::machine::Lost;
+use crate::machine::{Input, Lost};
 use crate::time::{Deadline, Mono};
 use alloc::collections::VecDeque;
 
 impl Connection {
-    pub(in crate::transport) fn on_timer(&mut self, now: Mono, events: &mut VecDeque<Event>) {
+    pub(in crate::transport) fn on_timer(&mut self, now: Mono, events: &mut VecDeque<Input>) {
         let is_over = now >= self.began_at + CONNECT_TIMEOUT;
         let is_due = self.timeout_at.is_some_and(|at| at <= now);
         if self.sender.overtaken_at().is_some_and(|at| at <= now) {
@@ -54,7 +54,7 @@ impl Connection {
         self.on_outcome(now, outcome, None, false);
     }
 
-    fn on_timeout(&mut self, now: Mono, events: &mut VecDeque<Event>) {
+    fn on_timeout(&mut self, now: Mono, events: &mut VecDeque<Input>) {
         self.timeout_at = None;
         self.tail_at = None;
         if self.sender.is_quiet() && !self.is_asking {
@@ -82,7 +82,7 @@ impl Connection {
             self.rtt.on_timeout();
         } else if outcome.lost_sent_at.is_some() {
             self.loss_told_at = Some(now);
-            self.control.on_timeout(now);
+            self.news.push(News::Timeout);
             self.rtt.on_timeout();
             if self.rtt.timeouts() >= UTP_MTU_TIMEOUTS {
                 self.mtu.on_black_hole();

@@ -1,0 +1,130 @@
+//! The socket beside the peers' port: streams to peers over uTP.
+//!
+//! Decides: how datagrams are put together for one system call. Never does: who is dialled this way (`dial`), how fast
+//! it goes (`congestion`). Invariants: what streams have to say is heard before the call that brought it returns.
+//! Tests: `core/tests/utp_agents.rs`, and over real sockets by both shells.
+
+use crate::limits::{DATAGRAMS_AT_ONCE, DATAGRAMS_AT_ONCE_BYTES};
+use crate::machine::{Datagram, Host, Input, Output};
+use crate::rng::Rng;
+use crate::time::{Deadline, Mono};
+use crate::transport::{Flows, Transport};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+#[derive(Debug)]
+pub(super) struct Datagrams {
+    transport: Transport,
+    now: Mono,
+    /// One that could not leave with those before it, and where it is to go.
+    kept: Option<SocketAddr>,
+    kept_bytes: Vec<u8>,
+}
+
+impl Datagrams {
+    pub(super) fn new(rng: Rng) -> Self {
+        Self {
+            transport: Transport::new(rng),
+            now: Mono::ZERO,
+            kept: None,
+            kept_bytes: Vec::new(),
+        }
+    }
+
+    pub(super) fn set_accepting(&mut self, is_accepting: bool) {
+        self.transport.set_accepting(is_accepting);
+    }
+
+    pub(super) fn on_datagrams(
+        &mut self,
+        now: Mono,
+        flows: &mut Flows,
+        from: SocketAddr,
+        mut bytes: Bytes,
+        segment_bytes: usize,
+    ) {
+        self.now = now;
+        while !bytes.is_empty() {
+            let datagram = bytes.split_to(segment_bytes.clamp(1, bytes.len()));
+            self.transport.on_datagram(now, flows, from, &datagram);
+        }
+    }
+
+    pub(super) fn on_tick(&mut self, now: Mono, flows: &mut Flows) {
+        self.now = now;
+        self.transport.on_tick(now, flows);
+    }
+
+    /// Do what the role has ordered of a stream.
+    pub(super) fn carry_out(&mut self, now: Mono, flows: &mut Flows, order: Output) {
+        match order {
+            Output::Connect { stream, to } => {
+                if let Host::Addr(ip) = to.host {
+                    let to = SocketAddr::new(ip, to.port);
+                    self.transport.connect(now, flows, stream, to);
+                }
+            }
+            Output::Grant { stream, bytes } => self.transport.grant(stream, bytes),
+            Output::Send { stream, bytes } => self.transport.send(stream, bytes),
+            Output::Close { stream, how } => self.transport.close(stream, how),
+            other => debug_assert!(false, "not about a stream to a peer: {other:?}"),
+        }
+    }
+
+    /// What the role is to hear of its streams.
+    pub(super) fn poll_input(&mut self) -> Option<Input> {
+        self.transport.poll_input()
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        self.transport.has_news()
+    }
+
+    /// The next datagrams, as many of one length to one address as come in turn.
+    pub(super) fn poll(
+        &mut self,
+        now: Mono,
+        flows: &mut Flows,
+        out: &mut Vec<u8>,
+    ) -> Option<Datagram> {
+        self.now = now;
+        out.clear();
+        let to = match self.kept.take() {
+            Some(to) => {
+                core::mem::swap(out, &mut self.kept_bytes);
+                to
+            }
+            None => self.transport.poll_datagram(now, flows, out)?,
+        };
+        let segment_bytes = out.len();
+        for _ in 1..DATAGRAMS_AT_ONCE.min(DATAGRAMS_AT_ONCE_BYTES / segment_bytes.max(1)) {
+            let next = &mut self.kept_bytes;
+            let Some(next_to) = self.transport.poll_datagram(now, flows, next) else {
+                break;
+            };
+            if next_to != to || next.len() > segment_bytes {
+                self.kept = Some(next_to);
+                break;
+            }
+            out.extend_from_slice(next);
+            if next.len() < segment_bytes {
+                break;
+            }
+        }
+        Some(Datagram { to, segment_bytes })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        if self.has_news() {
+            let soon = self.now + Duration::from_micros(1);
+            return Some(Deadline::new(soon, "a stream over datagrams has news"));
+        }
+        self.transport.deadline()
+    }
+
+    pub(super) fn check(&self) {
+        self.transport.check();
+    }
+}
