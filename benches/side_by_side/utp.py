@@ -77,7 +77,7 @@ class Cable:
             ip("-n", name, "addr", "add", f"{addr}/24", "dev", name)
             ip("-n", name, "link", "set", name, "gso_max_segs", "1", "up")
             rule = f"meta l4proto udp numgen random mod 1000 < {10 * self.loss} drop"
-            table = "table inet loss { chain in { type filter hook input priority 0; " + rule + "; } }"
+            table = "table inet loss {\nchain in {\ntype filter hook input priority 0;\n" + rule + "\n}\n}\n"
             done = subprocess.run(["ip", "netns", "exec", name, "nft", "-f", "-"], input=table, text=True, capture_output=True)
             if done.returncode != 0:
                 raise Failed(f"nft: {done.stderr.strip()}")
