@@ -23,6 +23,10 @@ impl StreamId {
     }
 }
 
+/// A socket for datagrams: they count from 0, in the order of the listeners that have them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u8);
+
 /// Work given to the shell (disk, hash); answered once with the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId(pub u64);

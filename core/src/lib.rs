@@ -31,6 +31,7 @@ pub mod policy;
 pub mod session;
 pub mod picker;
 pub mod serve;
+pub mod rendezvous;
 pub mod announce;
 pub mod job;
 pub mod shelf;

@@ -400,6 +400,42 @@ pub const REPORT_EVERY_MIN: Duration = Duration::from_micros(500);
 /// ... and no less often: what others want is to be noticed soon.
 pub const REPORT_EVERY_MAX: Duration = Duration::from_millis(5);
 
+// --- rendezvous
+
+/// How often a device behind a NAT says hello: NATs forget a mapping after 30 s at the earliest in practice (RFC 4787 §4.3
+/// asks for two minutes).
+pub const RENDEZVOUS_HELLO_EVERY: Duration = Duration::from_secs(20);
+
+/// The first hello goes again after this if it is not answered, then after twice the time, and so on.
+pub const RENDEZVOUS_HELLO_AGAIN: Duration = Duration::from_millis(500);
+
+/// The coordinator forgets a device that was not heard of for so long: three hellos.
+pub const RENDEZVOUS_PRESENCE: Duration = Duration::from_secs(65);
+
+/// Devices a coordinator knows outside addresses of.
+pub const RENDEZVOUS_DEVICES_MAX: usize = 100_000;
+
+/// Introductions a device can ask for in a second: more than it dials at once.
+pub const RENDEZVOUS_CALLS_PER_S: u32 = 2 * DIALS_AT_ONCE as u32;
+
+/// Answers that wait for the socket.
+pub const RENDEZVOUS_ANSWERS_MAX: usize = 1024;
+
+/// Meetings of one device at a time.
+pub const RENDEZVOUS_MEETINGS_MAX: usize = 64;
+
+/// A meeting nothing has come of for so long has failed.
+pub const RENDEZVOUS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Probes go out this often at first, then ever more rarely: both sides begin within a round trip of each other.
+pub const RENDEZVOUS_PROBE_EVERY: Duration = Duration::from_millis(50);
+
+/// Addresses that peers may come from because they were introduced.
+pub const INTRODUCED_MAX: usize = 256;
+
+/// Addresses tried for one peer: those told, and those its probes came from.
+pub const RENDEZVOUS_PLACES_MAX: usize = 8;
+
 // --- transport
 
 /// Datagrams that one system call takes to one address (the kernel's UDP_MAX_SEGMENTS is 64 or more)...

@@ -31,7 +31,7 @@
 use crate::command::{Command, Event, Level, Reply};
 use crate::content::{HashDone, HashJob};
 use crate::host::HostFacts;
-use crate::ids::{CallId, FileId, OpId, StreamId};
+use crate::ids::{CallId, FileId, OpId, SocketId, StreamId};
 use crate::time::{Deadline, Now};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -109,6 +109,7 @@ pub enum Input {
     },
     /// Datagrams that came one after the other from one sender, `segment_bytes` long each; the last may be shorter.
     Datagrams {
+        socket: SocketId,
         from: SocketAddr,
         bytes: Bytes,
         segment_bytes: usize,
@@ -192,12 +193,23 @@ pub enum CloseHow {
 /// What a role can be asked to listen on. Which addresses, is the shell's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Listener {
-    /// TCP for peers (7680).
+    /// TCP and UDP for peers (7680).
     Peers,
     /// TCP for HTTP clients of the coordinator, origin or cache.
     Http,
     /// Callers on this machine: a unix socket in the home's run folder.
     Local,
+    /// UDP alone, for the coordinator's rendezvous (3544).
+    Rendezvous,
+    /// Another port for it, by which kinds of NATs are told apart.
+    RendezvousOther,
+}
+
+impl Listener {
+    /// It has a socket for datagrams.
+    pub const fn has_datagrams(self) -> bool {
+        matches!(self, Self::Peers | Self::Rendezvous | Self::RendezvousOther)
+    }
 }
 
 /// Where to connect.
@@ -283,6 +295,7 @@ pub struct PathFacts {
 /// be fragmented on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
+    pub socket: SocketId,
     pub to: SocketAddr,
     /// Length of each; the last may be shorter. At most `limits::DATAGRAMS_AT_ONCE`, `limits::DATAGRAMS_AT_ONCE_BYTES`.
     pub segment_bytes: usize,

@@ -118,7 +118,12 @@ impl Machine for Diary {
         buf.push(1);
         let to = "10.0.0.9:7680".parse().unwrap();
         let segment_bytes = buf.len();
-        Some(dovetail_core::machine::Datagram { to, segment_bytes })
+        let socket = dovetail_core::ids::SocketId::default();
+        Some(dovetail_core::machine::Datagram {
+            socket,
+            to,
+            segment_bytes,
+        })
     }
 
     fn deadline(&self) -> Option<Deadline> {
@@ -155,8 +160,9 @@ fn line_1_datagrams_are_asked_for_only_while_the_socket_is_writable() {
     let slow = LinkSpec::rate(1000);
     let to = "10.0.0.2:7680".parse().unwrap();
     let all_at_once = Pinger::new(Some(to), 100, Duration::ZERO);
-    let pinger = world.host("pinger", all_at_once, spec(1).links(slow, slow));
-    world.host("ponger", Pinger::new(None, 0, SECOND), spec(2));
+    let at = |n| spec(n).listen(Listener::Peers, 7680);
+    let pinger = world.host("pinger", all_at_once, at(1).links(slow, slow));
+    world.host("ponger", Pinger::new(None, 0, SECOND), at(2));
     // 45 bytes with headers a datagram: 22 a second leave; no more are taken than fit the buffer.
     world.run_for(SECOND);
     let sent = world.traffic(pinger).0.packets;

@@ -107,7 +107,7 @@ struct Io<'t> {
     /// Runs out at the last deadline or earlier.
     timer: Timer,
     timer_at: Option<Instant>,
-    datagrams: Option<Arc<Async<udp::Socket>>>,
+    datagrams: Vec<Arc<Async<udp::Socket>>>,
     datagram: Vec<u8>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -115,7 +115,7 @@ struct Io<'t> {
 impl<'t> Io<'t> {
     fn start(options: Options, commands: Commands, tasks: &'t Tasks) -> Result<Self, Failure> {
         raise_file_limit();
-        let (bound, datagrams) = bind(&options)?;
+        let listening = bind(&options)?;
         let queue = Arc::new(Queue::default());
         let no_thread = |error| {
             let what = "cannot start a thread";
@@ -141,21 +141,25 @@ impl<'t> Io<'t> {
             tasks,
             timer: Timer::never(),
             timer_at: None,
-            datagrams: None,
+            datagrams: Vec::new(),
             datagram: Vec::with_capacity(udp::DATAGRAMS_BYTES),
             tls: options.tls,
         };
-        for bound in bound {
+        for bound in listening.streams {
             let (listener, at) = (bound.listener, bound.at);
             io.queue.push(Input::Listening { listener, at });
             let queue = Arc::clone(&io.queue);
             tasks.spawn(accept(bound, queue)).detach();
         }
-        if let Some(socket) = datagrams.map(udp::Socket::new) {
-            let socket = Arc::new(Async::new(socket).map_err(no_socket)?);
+        for (listener, at) in listening.datagrams_at {
+            io.queue.push(Input::Listening { listener, at });
+        }
+        for (id, socket) in listening.datagrams.into_iter().enumerate() {
+            let socket = Async::new(udp::Socket::new(id, socket));
+            let socket = Arc::new(socket.map_err(no_socket)?);
             let (shared, queue) = (Arc::clone(&socket), Arc::clone(&io.queue));
             tasks.spawn(udp::receive(shared, queue)).detach();
-            io.datagrams = Some(socket);
+            io.datagrams.push(socket);
         }
         Ok(io)
     }
@@ -231,11 +235,10 @@ impl<'t> Io<'t> {
 
     /// Send the machine's datagrams. The socket waits for room, so it is always writable.
     async fn datagrams<M: Machine>(&mut self, machine: &mut M) {
-        let Some(socket) = &self.datagrams else {
-            return;
-        };
         while let Some(datagram) = machine.poll_datagram(self.clock.now(), &mut self.datagram) {
-            udp::send(socket, datagram, &self.datagram).await;
+            if let Some(socket) = self.datagrams.get(usize::from(datagram.socket.0)) {
+                udp::send(socket, datagram, &self.datagram).await;
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Datagrams: one socket, at the address of [`Listener::Peers`](dovetail_core::machine::Listener::Peers).
+//! Datagrams: a socket each for the listeners that [have them](dovetail_core::machine::Listener::has_datagrams).
 //!
 //! Tests: `tests/e2e.rs`.
 

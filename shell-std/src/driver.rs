@@ -93,7 +93,7 @@ struct Io {
     workers: Workers,
     buffers: Buffers,
     listeners: Vec<(Arc<Bound>, JoinHandle<()>)>,
-    datagrams: Option<(Arc<udp::Socket>, JoinHandle<()>)>,
+    datagrams: Vec<(Arc<udp::Socket>, JoinHandle<()>)>,
     datagram: Vec<u8>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -101,7 +101,7 @@ struct Io {
 impl Io {
     fn start(options: Options, commands: Commands) -> Result<Self, Failure> {
         raise_file_limit();
-        let (bound, datagrams) = bind(&options)?;
+        let listening = bind(&options)?;
         let queue = Arc::new(Queue::default());
         let no_thread = |error| {
             let what = "cannot start a thread";
@@ -121,11 +121,11 @@ impl Io {
             accepted: 0,
             buffers: Buffers::default(),
             listeners: Vec::new(),
-            datagrams: None,
+            datagrams: Vec::new(),
             datagram: Vec::with_capacity(udp::DATAGRAMS_BYTES),
             tls: options.tls,
         };
-        for bound in bound {
+        for bound in listening.streams {
             let (listener, at) = (bound.listener, bound.at);
             io.queue.push(Input::Listening { listener, at });
             let (bound, queue) = (Arc::new(bound), Arc::clone(&io.queue));
@@ -134,11 +134,15 @@ impl Io {
             let thread = thread.spawn(move || accept(&shared, &queue));
             io.listeners.push((bound, thread.map_err(no_thread)?));
         }
-        if let Some(socket) = datagrams.map(udp::Socket::new).map(Arc::new) {
+        for (listener, at) in listening.datagrams_at {
+            io.queue.push(Input::Listening { listener, at });
+        }
+        for (id, socket) in listening.datagrams.into_iter().enumerate() {
+            let socket = Arc::new(udp::Socket::new(id, socket));
             let (shared, queue) = (Arc::clone(&socket), Arc::clone(&io.queue));
             let thread = std::thread::Builder::new().name("dovetail-udp".into());
             let thread = thread.spawn(move || udp::receive(&shared, &queue));
-            io.datagrams = Some((socket, thread.map_err(no_thread)?));
+            io.datagrams.push((socket, thread.map_err(no_thread)?));
         }
         Ok(io)
     }
@@ -213,12 +217,11 @@ impl Io {
 
     /// Send the machine's datagrams. The socket waits for room, so it is always writable.
     fn datagrams<M: Machine>(&mut self, machine: &mut M) {
-        let Some((socket, _)) = &self.datagrams else {
-            return;
-        };
         while let Some(datagram) = machine.poll_datagram(self.clock.now(), &mut self.datagram) {
-            // Nothing to be told: it waits for room, and what the network refuses is lost.
-            let _ = socket.send(datagram.to, &self.datagram, datagram.segment_bytes);
+            if let Some((socket, _)) = self.datagrams.get(usize::from(datagram.socket.0)) {
+                // Nothing to be told: it waits for room, and what the network refuses is lost.
+                let _ = socket.send(datagram.to, &self.datagram, datagram.segment_bytes);
+            }
         }
     }
 
@@ -349,7 +352,7 @@ impl Drop for Io {
             let _ = rustix::net::shutdown(&bound.socket, Shutdown::Both);
             let _ = thread.join();
         }
-        if let Some((socket, thread)) = self.datagrams.take() {
+        for (socket, thread) in self.datagrams.drain(..) {
             let _ = rustix::net::shutdown(&*socket, Shutdown::Both);
             let _ = thread.join();
         }

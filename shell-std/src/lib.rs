@@ -50,6 +50,8 @@ pub struct Options {
 pub enum ListenOn {
     /// Port 0 lets the system choose; `Input::Listening` says what it chose.
     Tcp(SocketAddr),
+    /// The same for datagrams alone.
+    Udp(SocketAddr),
     /// A socket in the file system, for this user only. Callers there appear as `127.0.0.1:0`, and so does
     /// its `Input::Listening`.
     Unix(PathBuf),

@@ -38,28 +38,47 @@ impl Drop for Bound {
     }
 }
 
-/// Bind what the options name, and the datagram socket beside the peers' listener.
+/// What the options name, bound.
+#[derive(Debug, Default)]
+pub struct Listening {
+    pub streams: Vec<Bound>,
+    /// In the order of their listeners; the peers' is beside their listener for streams.
+    pub datagrams: Vec<UdpSocket>,
+    /// Of the sockets for datagrams alone.
+    pub datagrams_at: Vec<(Listener, SocketAddr)>,
+}
+
+/// Bind what the options name.
 ///
 /// # Errors
 ///
 /// The first address that cannot be listened on.
-pub fn bind(options: &Options) -> Result<(Vec<Bound>, Option<UdpSocket>), Failure> {
-    let mut bound = Vec::new();
-    let mut datagrams = None;
+pub fn bind(options: &Options) -> Result<Listening, Failure> {
+    let mut listening = Listening::default();
     for (listener, on) in &options.listen {
         match on {
-            ListenOn::Unix(path) => bound.push(bind_unix(*listener, path)?),
+            ListenOn::Unix(path) => listening.streams.push(bind_unix(*listener, path)?),
             ListenOn::Tcp(at) if *listener == Listener::Peers => {
-                let (tcp, udp) = bind_both(*at).map_err(|error| cannot_listen(*at, &error))?;
-                bound.push(tcp);
-                datagrams = Some(udp);
+                let bound = bind_both(*at);
+                let (tcp, udp) = bound.map_err(|error| cannot_listen(*at, "--listen", &error))?;
+                listening.streams.push(tcp);
+                listening.datagrams.push(udp);
             }
             ListenOn::Tcp(at) => {
-                bound.push(bind_tcp(*listener, *at).map_err(|error| cannot_listen(*at, &error))?);
+                let bound = bind_tcp(*listener, *at);
+                let tcp = bound.map_err(|error| cannot_listen(*at, "--listen", &error))?;
+                listening.streams.push(tcp);
+            }
+            ListenOn::Udp(at) => {
+                let bound = UdpSocket::bind(at).and_then(|udp| Ok((udp.local_addr()?, udp)));
+                let (bound_at, udp) =
+                    bound.map_err(|error| cannot_listen(*at, "--rendezvous", &error))?;
+                listening.datagrams_at.push((*listener, bound_at));
+                listening.datagrams.push(udp);
             }
         }
     }
-    Ok((bound, datagrams))
+    Ok(listening)
 }
 
 fn bind_tcp(listener: Listener, at: SocketAddr) -> io::Result<Bound> {
@@ -123,17 +142,16 @@ fn local() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
-fn cannot_listen(at: SocketAddr, error: &io::Error) -> Failure {
+fn cannot_listen(at: SocketAddr, option: &str, error: &io::Error) -> Failure {
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => "stop the program that has it, or choose another with --listen",
+        io::ErrorKind::AddrInUse => "stop the program that has it, or choose another with",
         io::ErrorKind::AddrNotAvailable => {
-            "choose an address of this machine, or 0.0.0.0 for all of them, with --listen"
+            "choose an address of this machine, or 0.0.0.0 for all of them, with"
         }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need privileges; choose another with --listen"
-        }
-        _ => "choose another with --listen",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; choose another with",
+        _ => "choose another with",
     };
+    let remedy = format!("{remedy} {option}");
     let what = format!("cannot listen on {at}");
     Failure::new(FailureKind::Listen, what, words(error)).remedy(remedy)
 }

@@ -1,4 +1,4 @@
-//! Datagrams: one socket, at the address of [`Listener::Peers`](dovetail_core::machine::Listener::Peers).
+//! Datagrams: a socket each for the listeners that [have them](dovetail_core::machine::Listener::has_datagrams).
 //!
 //! Many datagrams cross into the kernel in one call, which cuts them up (UDP_SEGMENT) and puts them together again
 //! (UDP_GRO); where it cannot, they go one by one. None is fragmented: which lengths pass, uTP finds out. All are marked
@@ -10,6 +10,7 @@ use crate::driver::Queue;
 use crate::net::canonical;
 use crate::path::{LOWER_EFFORT, set_u32};
 use bytes::Bytes;
+use dovetail_core::ids::SocketId;
 use dovetail_core::machine::Input;
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -31,6 +32,7 @@ const BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// The socket.
 #[derive(Debug)]
 pub struct Socket {
+    id: SocketId,
     socket: UdpSocket,
     is_v6: bool,
     /// The kernel cuts up what it is given, as far as it has not refused to.
@@ -40,13 +42,15 @@ pub struct Socket {
 /// What came from one sender at one time: how many bytes, in datagrams of which length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrived {
+    pub socket: SocketId,
     pub from: SocketAddr,
     pub len: usize,
     pub segment_bytes: usize,
 }
 
 impl Socket {
-    pub fn new(socket: UdpSocket) -> Self {
+    /// The `nth` of the machine's.
+    pub fn new(nth: usize, socket: UdpSocket) -> Self {
         let is_v6 = matches!(socket.local_addr(), Ok(SocketAddr::V6(_)));
         let fd = socket.as_fd();
         // What a system does not know of this, it does without.
@@ -61,6 +65,7 @@ impl Socket {
         let _ = sockopt::set_socket_recv_buffer_size(fd, BUFFER_BYTES);
         let _ = sockopt::set_socket_send_buffer_size(fd, BUFFER_BYTES);
         Self {
+            id: SocketId(u8::try_from(nth).unwrap_or(u8::MAX)),
             socket,
             is_v6,
             cuts_up: AtomicBool::new(true),
@@ -127,6 +132,7 @@ impl Socket {
         let from = message.address.as_ref().and_then(address);
         let from = from.ok_or(io::ErrorKind::InvalidData)?;
         Ok(Arrived {
+            socket: self.id,
             from: canonical(from),
             len,
             segment_bytes: segment.filter(|bytes| *bytes > 0).unwrap_or(len),
@@ -170,6 +176,7 @@ fn address(from: &SockaddrStorage) -> Option<SocketAddr> {
 /// What the machine hears of what came.
 pub fn input(arrived: Arrived, buffer: &[u8]) -> Input {
     Input::Datagrams {
+        socket: arrived.socket,
         from: arrived.from,
         bytes: Bytes::copy_from_slice(&buffer[..arrived.len]),
         segment_bytes: arrived.segment_bytes,
@@ -198,7 +205,7 @@ mod tests {
         let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (here, there) = (bind(), bind());
         let to = there.local_addr().unwrap();
-        (Socket::new(here), Socket::new(there), to)
+        (Socket::new(0, here), Socket::new(0, there), to)
     }
 
     fn lengths(socket: &Socket, count: usize) -> Vec<usize> {
@@ -243,7 +250,7 @@ mod tests {
             return;
         };
         let port = both.local_addr().unwrap().port();
-        let both = Socket::new(both);
+        let both = Socket::new(0, both);
         let (here, _, _) = pair();
         here.send((Ipv4Addr::LOCALHOST, port).into(), b"four", 4)
             .unwrap();

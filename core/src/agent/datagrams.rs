@@ -1,11 +1,13 @@
-//! The socket beside the peers' port: streams to peers over uTP.
+//! The socket beside the peers' port: streams to peers over uTP, and the rendezvous that finds ways for them.
 //!
 //! Decides: how datagrams are put together for one system call. Never does: who is dialled this way (`dial`), how fast
 //! it goes (`congestion`). Invariants: what streams have to say is heard before the call that brought it returns.
 //! Tests: `core/tests/utp_agents.rs`, and over real sockets by both shells.
 
+use crate::ids::SocketId;
 use crate::limits::{DATAGRAMS_AT_ONCE, DATAGRAMS_AT_ONCE_BYTES};
 use crate::machine::{Datagram, Host, Input, Output};
+use crate::rendezvous::{Client, DeviceId};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono};
 use crate::transport::{Flows, Transport};
@@ -17,6 +19,7 @@ use core::time::Duration;
 #[derive(Debug)]
 pub(super) struct Datagrams {
     transport: Transport,
+    pub(super) rendezvous: Client,
     now: Mono,
     /// One that could not leave with those before it, and where it is to go.
     kept: Option<SocketAddr>,
@@ -24,8 +27,9 @@ pub(super) struct Datagrams {
 }
 
 impl Datagrams {
-    pub(super) fn new(rng: Rng) -> Self {
+    pub(super) fn new(device: DeviceId, mut rng: Rng) -> Self {
         Self {
+            rendezvous: Client::new(device, rng.fork()),
             transport: Transport::new(rng),
             now: Mono::ZERO,
             kept: None,
@@ -48,12 +52,15 @@ impl Datagrams {
         self.now = now;
         while !bytes.is_empty() {
             let datagram = bytes.split_to(segment_bytes.clamp(1, bytes.len()));
-            self.transport.on_datagram(now, flows, from, &datagram);
+            if !self.rendezvous.on_datagram(now, from, &datagram) {
+                self.transport.on_datagram(now, flows, from, &datagram);
+            }
         }
     }
 
     pub(super) fn on_tick(&mut self, now: Mono, flows: &mut Flows) {
         self.now = now;
+        self.rendezvous.on_tick(now);
         self.transport.on_tick(now, flows);
     }
 
@@ -79,7 +86,7 @@ impl Datagrams {
     }
 
     pub(super) fn has_news(&self) -> bool {
-        self.transport.has_news()
+        self.transport.has_news() || self.rendezvous.has_events()
     }
 
     /// The next datagrams, as many of one length to one address as come in turn.
@@ -91,6 +98,10 @@ impl Datagrams {
     ) -> Option<Datagram> {
         self.now = now;
         out.clear();
+        if let Some((to, bytes)) = self.rendezvous.poll_datagram() {
+            out.extend_from_slice(&bytes);
+            return Some(alone(to, out));
+        }
         let to = match self.kept.take() {
             Some(to) => {
                 core::mem::swap(out, &mut self.kept_bytes);
@@ -113,7 +124,11 @@ impl Datagrams {
                 break;
             }
         }
-        Some(Datagram { to, segment_bytes })
+        Some(Datagram {
+            socket: SocketId::default(),
+            to,
+            segment_bytes,
+        })
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
@@ -121,10 +136,19 @@ impl Datagrams {
             let soon = self.now + Duration::from_micros(1);
             return Some(Deadline::new(soon, "a stream over datagrams has news"));
         }
-        self.transport.deadline()
+        Deadline::earlier(self.transport.deadline(), self.rendezvous.deadline())
     }
 
     pub(super) fn check(&self) {
         self.transport.check();
+        self.rendezvous.check();
+    }
+}
+
+fn alone(to: SocketAddr, datagram: &[u8]) -> Datagram {
+    Datagram {
+        socket: SocketId::default(),
+        to,
+        segment_bytes: datagram.len(),
     }
 }

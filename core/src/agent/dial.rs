@@ -8,6 +8,7 @@
 
 use crate::limits::{CANDIDATES_MAX, REDIAL_AFTER, REDIAL_AFTER_MAX, UTP_AFTER};
 use crate::policy::Known;
+use crate::rendezvous::DeviceId;
 use crate::settings::PeerTransport;
 use crate::time::{Deadline, Mono};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -31,11 +32,25 @@ pub(super) fn way(now: Mono, transport: PeerTransport, has_datagrams: bool) -> W
     }
 }
 
+/// Where a peer is: several devices behind one NAT share an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) addr: SocketAddr,
+    /// As far as the coordinator or the peer has said who it is.
+    pub(super) device: Option<DeviceId>,
+}
+
+impl Place {
+    pub(super) const fn at(addr: SocketAddr) -> Self {
+        Self { addr, device: None }
+    }
+}
+
 /// Peers of one content that may be dialled.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
-    known: BTreeMap<SocketAddr, Candidate>,
-    banned: BTreeSet<SocketAddr>,
+    known: BTreeMap<Place, Candidate>,
+    banned: BTreeSet<Place>,
 }
 
 #[derive(Debug)]
@@ -49,8 +64,8 @@ struct Candidate {
 }
 
 impl Candidates {
-    pub(super) fn add(&mut self, addr: SocketAddr, known: Known) {
-        if self.known.len() < CANDIDATES_MAX && !self.banned.contains(&addr) {
+    pub(super) fn add(&mut self, place: Place, known: Known) {
+        if self.known.len() < CANDIDATES_MAX && !self.banned.contains(&place) {
             let fresh = Candidate {
                 known,
                 connected: false,
@@ -58,7 +73,7 @@ impl Candidates {
                 tries: 0,
                 not_before: Mono::ZERO,
             };
-            let candidate = self.known.entry(addr).or_insert(fresh);
+            let candidate = self.known.entry(place).or_insert(fresh);
             // What the caller or the coordinator says counts for more than that it came to us.
             if known != Known::Other && candidate.known != Known::Caller {
                 candidate.known = known;
@@ -73,22 +88,22 @@ impl Candidates {
         &mut self,
         now: Mono,
         near: impl Fn(SocketAddr, Known) -> Option<N>,
-    ) -> Option<(SocketAddr, Known)> {
+    ) -> Option<(Place, Known)> {
         let mut best = None;
-        for (addr, c) in &mut self.known {
+        for (place, c) in &mut self.known {
             if c.connected || c.barred || c.not_before > now {
                 continue;
             }
-            match near(*addr, c.known) {
-                Some(near) => best = best.into_iter().chain([(c.tries, near, *addr)]).min(),
+            match near(place.addr, c.known) {
+                Some(near) => best = best.into_iter().chain([(c.tries, near, *place)]).min(),
                 None => c.barred = true,
             }
         }
-        let (_, _, addr) = best?;
-        let candidate = self.known.get_mut(&addr)?;
+        let (_, _, place) = best?;
+        let candidate = self.known.get_mut(&place)?;
         candidate.connected = true;
         candidate.tries += 1;
-        Some((addr, candidate.known))
+        Some((place, candidate.known))
     }
 
     /// Other limits are in force: whoever could not be met perhaps can.
@@ -98,20 +113,21 @@ impl Candidates {
 
     /// How we know this peer, or another one at its address.
     pub(super) fn known(&self, addr: SocketAddr) -> Known {
-        let same_host = || self.known.iter().find(|(a, _)| a.ip() == addr.ip());
-        let named = self.known.get_key_value(&addr).or_else(same_host);
+        let same_place = self.known.iter().find(|(place, _)| place.addr == addr);
+        let same_host = || self.known.iter().find(|(p, _)| p.addr.ip() == addr.ip());
+        let named = same_place.or_else(same_host);
         named.map_or(Known::Other, |(_, c)| c.known)
     }
 
     /// A connection to it has opened: it answers.
-    pub(super) fn opened(&mut self, addr: SocketAddr) {
-        if let Some(candidate) = self.known.get_mut(&addr) {
+    pub(super) fn opened(&mut self, place: Place) {
+        if let Some(candidate) = self.known.get_mut(&place) {
             (candidate.connected, candidate.tries) = (true, 0);
         }
     }
 
-    pub(super) fn closed(&mut self, now: Mono, addr: SocketAddr) {
-        if let Some(candidate) = self.known.get_mut(&addr) {
+    pub(super) fn closed(&mut self, now: Mono, place: Place) {
+        if let Some(candidate) = self.known.get_mut(&place) {
             let pause = REDIAL_AFTER * 2_u32.saturating_pow(candidate.tries.min(10));
             candidate.connected = false;
             candidate.not_before = now + pause.min(REDIAL_AFTER_MAX);
@@ -119,22 +135,22 @@ impl Candidates {
     }
 
     /// No use for it at present (ourselves, or both of us are complete).
-    pub(super) fn rest(&mut self, now: Mono, addr: SocketAddr, pause: Duration) {
-        if let Some(candidate) = self.known.get_mut(&addr) {
+    pub(super) fn rest(&mut self, now: Mono, place: Place, pause: Duration) {
+        if let Some(candidate) = self.known.get_mut(&place) {
             candidate.connected = false;
             candidate.not_before = now + pause;
         }
     }
 
-    pub(super) fn ban(&mut self, addr: SocketAddr) {
-        self.known.remove(&addr);
+    pub(super) fn ban(&mut self, place: Place) {
+        self.known.remove(&place);
         if self.banned.len() < CANDIDATES_MAX {
-            self.banned.insert(addr);
+            self.banned.insert(place);
         }
     }
 
-    pub(super) fn is_banned(&self, addr: SocketAddr) -> bool {
-        self.banned.contains(&addr)
+    pub(super) fn is_banned(&self, place: Place) -> bool {
+        self.banned.contains(&place)
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
@@ -153,15 +169,15 @@ mod tests {
     use super::*;
     use crate::stats::SourceClass;
 
-    fn addr(n: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, n], 7680))
+    fn addr(n: u8) -> Place {
+        Place::at(SocketAddr::from(([10, 0, 0, n], 7680)))
     }
 
     #[test]
     fn nearest_first_then_a_growing_pause() {
         let mut c = Candidates::default();
-        let near = |addr: SocketAddr, _: Known| Some(addr != self::addr(2));
-        let next = |c: &mut Candidates, now| c.next(now, near).map(|(addr, _)| addr);
+        let near = |addr: SocketAddr, _: Known| Some(addr != self::addr(2).addr);
+        let next = |c: &mut Candidates, now| c.next(now, near).map(|(place, _)| place);
         c.add(addr(1), Known::Coordinator(SourceClass::Internet));
         c.add(addr(2), Known::Coordinator(SourceClass::Lan));
         assert_eq!(next(&mut c, Mono::ZERO), Some(addr(2)));

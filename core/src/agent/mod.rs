@@ -20,7 +20,7 @@ mod status;
 mod swarm;
 mod yielding;
 
-use crate::announce::messages::Scope;
+use crate::announce::messages::{Peer, Scope};
 use crate::announce::{Announcer, AnnouncerConfig, AnnouncerEvent, Lookup, SwarmState};
 use crate::api::{Asked, Desk};
 use crate::command::{Event, Level, Reply};
@@ -32,9 +32,10 @@ use crate::job::{Job, JobConfig};
 use crate::limits::LOBBY_MAX;
 use crate::machine::{CloseHow, Datagram, Effects, Input, Listener, Machine, Output};
 use crate::policy::{Known, Limits};
+use crate::rendezvous;
 use crate::rng::Rng;
 use crate::session::{Session, SessionEvent};
-use crate::settings::Layers;
+use crate::settings::{Layers, Mode, PeerTransport};
 use crate::stats::TokenBucket;
 use crate::time::{Deadline, Now};
 use crate::wire::PeerId;
@@ -44,11 +45,12 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use datagrams::Datagrams;
+use dial::Place;
 use ledger::Ledger;
 use lent::Lent;
 pub use lent::Loan;
 use queue::Waiting;
-use rules::Rules;
+use rules::{Rules, own_addresses};
 use shelf::{Keeper, SHELF_CALL};
 use swarm::{Context, Me, Swarm, SwarmEvent};
 
@@ -87,6 +89,8 @@ pub struct Agent {
     desk: Desk,
     announcer: Option<Announcer>,
     datagrams: Datagrams,
+    /// The way to the coordinator's rendezvous, if it has one.
+    rendezvous: Option<rendezvous::Way>,
     lobby: BTreeMap<StreamId, (Session, SocketAddr)>,
     swarms: BTreeMap<u64, Swarm>,
     by_hash: BTreeMap<[u8; 20], u64>,
@@ -161,7 +165,8 @@ impl Agent {
                 .map(Keeper::new),
             lent: Lent::default(),
             waiting: VecDeque::new(),
-            datagrams: Datagrams::new(rng.fork()),
+            rendezvous: None,
+            datagrams: Datagrams::new(peer_id.0, rng.fork()),
             config,
             rng,
             now: Now::default(),
@@ -264,6 +269,7 @@ impl Agent {
         self.swarms
             .values_mut()
             .for_each(|swarm| swarm.me = self.me);
+        self.tell_rendezvous();
         self.tell_announcer();
     }
 
@@ -356,7 +362,7 @@ impl Agent {
                         let count = peers.len();
                         let named = peers
                             .into_iter()
-                            .map(|p| (p.addr, Known::Coordinator(p.class)));
+                            .map(|p| (place(&p), Known::Coordinator(p.class)));
                         swarm.add_candidates(named, c);
                         swarm.tell_job(c, |job, _| job.on_peers_named(now, count));
                     });
@@ -394,8 +400,50 @@ impl Agent {
                     let url = self.config.coordinator.clone().unwrap_or_default();
                     self.on_group_policy(&url, &values);
                 }
+                AnnouncerEvent::Rendezvous(way) => {
+                    self.rendezvous = way;
+                    self.tell_rendezvous();
+                }
                 AnnouncerEvent::Published { .. } => {}
             }
+        }
+    }
+
+    /// Whether and how this device can be met from outside its network.
+    fn tell_rendezvous(&mut self) {
+        let limits = &self.rules.limits;
+        let goes_out = matches!(limits.mode, Mode::Group | Mode::Internet);
+        let may = goes_out && limits.transport != PeerTransport::Tcp && self.shutdown.is_none();
+        let port = self.me.port.filter(|_| may && self.me.share);
+        let now = self.now.mono;
+        let rendezvous = &mut self.datagrams.rendezvous;
+        if let Some(port) = port {
+            let own = own_addresses(limits).into_iter();
+            rendezvous.set_own(now, own.map(|ip| SocketAddr::new(ip, port)).collect());
+        }
+        let way = self.rendezvous.clone().filter(|_| port.is_some());
+        self.rules.has_rendezvous = way.is_some();
+        rendezvous.set_way(now, way);
+    }
+
+    fn on_rendezvous(&mut self, event: rendezvous::Event) {
+        let (peer, found) = match event {
+            rendezvous::Event::Outside(at, kind) => {
+                let text = match at {
+                    Some(at) => format!("seen from outside at {at}: {kind}"),
+                    None => "not seen from outside over UDP any more".to_string(),
+                };
+                return self.log(Level::Info, text);
+            }
+            rendezvous::Event::Expected { from, class } => {
+                return self.rules.expect(self.now.mono, from, class);
+            }
+            rendezvous::Event::Reached { peer, at } => (peer, Ok(at)),
+            rendezvous::Event::Unreachable { peer, why } => (peer, Err(why)),
+        };
+        let owners: Vec<u64> = self.swarms.keys().copied().collect();
+        for owner in owners {
+            self.with_swarm(Some(owner), |swarm, c| swarm.on_introduced(peer, found, c));
         }
     }
 
@@ -430,6 +478,8 @@ impl Agent {
                 self.on_said(owner, event);
             } else if let Some(asked) = self.asked.pop() {
                 self.on_asked(asked);
+            } else if let Some(event) = self.datagrams.rendezvous.poll_event() {
+                self.on_rendezvous(event);
             } else if let Some(order) = self.fx.poll_utp() {
                 let flows = self.rules.yielding.flows();
                 self.datagrams.carry_out(self.now.mono, flows, order);
@@ -450,10 +500,14 @@ impl Agent {
                     swarm.tell_job(c, Job::on_no_coordinator)
                 }),
             },
+            SwarmEvent::Introduce(device, content) => {
+                let rendezvous = &mut self.datagrams.rendezvous;
+                rendezvous.introduce(self.now.mono, device, content);
+            }
             SwarmEvent::Meets(info_hash) => {
                 self.by_hash.entry(info_hash.truncated()).or_insert(owner);
                 let named = self.config.peers.iter();
-                let named: Vec<_> = named.map(|p| (*p, Known::Caller)).collect();
+                let named: Vec<_> = named.map(|p| (Place::at(*p), Known::Caller)).collect();
                 self.with_swarm(Some(owner), |swarm, c| swarm.add_candidates(named, c));
                 self.announce(owner, true);
             }
@@ -636,6 +690,7 @@ impl Agent {
                 from,
                 bytes,
                 segment_bytes,
+                ..
             } => {
                 let flows = yielding.flows();
                 self.datagrams
@@ -811,6 +866,13 @@ impl Machine for Agent {
             self.said.is_empty() && self.asked.is_empty(),
             "an event outlived its call"
         );
+    }
+}
+
+fn place(peer: &Peer) -> Place {
+    Place {
+        addr: peer.addr,
+        device: Some(peer.peer_id),
     }
 }
 

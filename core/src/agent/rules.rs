@@ -13,8 +13,10 @@ use crate::failure::{Failure, FailureKind};
 use crate::host::HostFacts;
 use crate::http::Bans;
 use crate::job::Downlink;
-use crate::policy::{self, Code, Limits, Usage};
+use crate::limits::INTRODUCED_MAX;
+use crate::policy::{self, Code, Known, Limits, Usage};
 use crate::settings::{Effective, Layers, Mode, PeerTransport, Problem, Provider, Source};
+use crate::stats::SourceClass;
 use crate::time::{Mono, Now};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -34,6 +36,10 @@ pub(super) struct Rules {
     pub(super) bans: Bans,
     pub(super) ledger: Ledger,
     pub(super) yielding: Yielding,
+    /// The coordinator has a rendezvous, and this device may be met through it.
+    pub(super) has_rendezvous: bool,
+    /// Whom the coordinator has introduced, by address, with when: they may come.
+    introduced: BTreeMap<IpAddr, (Mono, SourceClass)>,
     shelf_bytes: u64,
     /// What the limits were worked out from.
     usage: Usage,
@@ -64,6 +70,8 @@ impl Rules {
             bans: Bans::default(),
             ledger,
             yielding: Yielding::default(),
+            has_rendezvous: false,
+            introduced: BTreeMap::new(),
             shelf_bytes: 0,
             usage,
             skew_us: 0,
@@ -73,6 +81,25 @@ impl Rules {
             looks_for_caches: false,
             told: BTreeSet::new(),
         }
+    }
+
+    /// The coordinator says that somebody of this class will come from one of these addresses.
+    pub(super) fn expect(&mut self, now: Mono, from: Vec<IpAddr>, class: SourceClass) {
+        for ip in from {
+            self.introduced.insert(ip, (now, class));
+        }
+        while self.introduced.len() > INTRODUCED_MAX {
+            let oldest = self.introduced.iter().min_by_key(|(_, (at, _))| *at);
+            if let Some(oldest) = oldest.map(|(ip, _)| *ip) {
+                self.introduced.remove(&oldest);
+            }
+        }
+    }
+
+    /// How somebody is known who was introduced.
+    pub(super) fn introduced(&self, ip: IpAddr) -> Known {
+        let known = self.introduced.get(&ip.to_canonical());
+        known.map_or(Known::Other, |(_, class)| Known::Coordinator(*class))
     }
 
     pub(super) const fn layers(&self) -> &Layers {
@@ -250,6 +277,8 @@ impl Agent {
         };
         let gives = limits.uploads.stopped.is_none();
         let port = self.me.port.filter(|_| gives).unwrap_or(0);
+        self.tell_rendezvous();
+        let limits = &self.rules.limits;
         self.fx.owner = ANNOUNCER;
         if let Some(announcer) = &mut self.announcer {
             announcer.set_scope(self.now, scope, limits.group.clone());
@@ -283,7 +312,7 @@ impl Agent {
 }
 
 /// Where this device can be reached in its own networks.
-fn own_addresses(limits: &Limits) -> Vec<IpAddr> {
+pub(super) fn own_addresses(limits: &Limits) -> Vec<IpAddr> {
     limits.local_networks.iter().map(|net| net.addr).collect()
 }
 

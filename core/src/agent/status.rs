@@ -38,7 +38,7 @@ impl Agent {
             status
                 .peers
                 .extend(swarm.peers().map(|(peer, session)| PeerStatus {
-                    addr: peer.addr.to_string(),
+                    addr: peer.place.addr.to_string(),
                     class: peer.class.name().to_string(),
                     transport: transport(session.stream()).to_string(),
                     received: session.received_bytes(),

@@ -100,10 +100,25 @@ pub struct AnnounceReply {
     /// Settings for the devices of this coordinator, by the names of the settings table.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub policy: BTreeMap<String, String>,
+    /// Where devices behind NATs are introduced to each other, if anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rendezvous: Option<Rendezvous>,
     /// Those of the held contents that others want, and how many do.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub wanted: BTreeMap<String, u32>,
     pub swarms: Vec<SwarmReply>,
+}
+
+/// UDP at the coordinator's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rendezvous {
+    pub port: u16,
+    /// Answers, too: by which of two ports sees what, kinds of NATs are told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_port: Option<u16>,
+    /// What this device proves its datagrams with.
+    #[serde(with = "hex::digest")]
+    pub key: Digest,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,10 +19,11 @@ pub use content_calls::{Key, Lookup};
 pub use swarms::SwarmState;
 
 use crate::content::{Digest, InfoHash};
-use crate::http::{Proxies, Url};
+use crate::http::{Proxies, Route, Url};
 use crate::ids::StreamId;
 use crate::limits::{ANNOUNCE_REPLY_MAX, GOODBYE_TIMEOUT, HELD_PER_ANNOUNCE_MAX};
 use crate::machine::{Effects, Input};
+use crate::rendezvous::{self, Way};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono, Now};
 use alloc::collections::BTreeMap;
@@ -30,7 +31,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use content_calls::ContentCalls;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use lane::{Ask, Lane, Outcome};
 use messages::{ANNOUNCE_PATH, AnnounceReply, AnnounceRequest, Peer, PeerId, Scope};
@@ -69,6 +70,8 @@ pub enum AnnouncerEvent {
     Wanted([u8; 20]),
     /// The settings that the coordinator gives its devices are others now.
     Policy(BTreeMap<String, String>),
+    /// The way to the coordinator's rendezvous is another one now.
+    Rendezvous(Option<Way>),
     /// The coordinator does not answer (any more). Comes once, until [`AnnouncerEvent::Back`].
     Lost { why: String },
     /// It answers again.
@@ -91,6 +94,10 @@ pub struct Announcer {
     presence: Lane,
     content: ContentCalls,
     lost: bool,
+    /// The coordinator's address, as far as streams go there and not to a proxy.
+    coordinator: Option<IpAddr>,
+    is_direct: bool,
+    rendezvous: Option<Way>,
     /// What the coordinator said last about settings.
     policy: BTreeMap<String, String>,
     /// When to say hello if there is nothing else to say; `None`: not at all.
@@ -121,6 +128,9 @@ impl Announcer {
             content: ContentCalls::new(lane(), rng.fork()),
             pace: Pace::new(rng.fork()),
             lost: false,
+            coordinator: None,
+            is_direct: matches!(config.proxies.route(&config.coordinator), Route::Direct),
+            rendezvous: None,
             policy: BTreeMap::new(),
             hello_at: Some(Mono::ZERO + HELLO_FIRST),
             stop: Stop::No,
@@ -243,6 +253,9 @@ impl Announcer {
         let Some(stream) = lane::stream_of(input) else {
             return;
         };
+        if let Input::Opened { to, .. } = input {
+            self.coordinator = Some(to.ip()).filter(|_| self.is_direct);
+        }
         if self.presence.owns(stream) {
             if let Some(outcome) = self.presence.on_stream(now, input, fx) {
                 self.on_announced(now, outcome, ev);
@@ -338,6 +351,11 @@ impl Announcer {
                     self.policy.clone_from(&reply.policy);
                     ev.push(AnnouncerEvent::Policy(reply.policy));
                 }
+                let way = self.way(reply.rendezvous.as_ref());
+                if self.rendezvous != way {
+                    self.rendezvous.clone_from(&way);
+                    ev.push(AnnouncerEvent::Rendezvous(way));
+                }
                 if self.swarms.is_empty() {
                     return;
                 }
@@ -366,6 +384,16 @@ impl Announcer {
                 self.on_reached(Some(Err(failed.why)), ev);
             }
         }
+    }
+
+    fn way(&self, said: Option<&messages::Rendezvous>) -> Option<Way> {
+        let (ip, said) = (self.coordinator?, said?);
+        let at = |port| SocketAddr::new(ip, port);
+        Some(Way {
+            to: at(said.port),
+            other: said.other_port.map(at),
+            key: rendezvous::Key(said.key.0),
+        })
     }
 
     /// One kind of event for all calls: the coordinator is there, or not.

@@ -112,7 +112,10 @@ impl CachePeer {
     fn whose(&mut self, input: &Input) -> Whose {
         let of_listener = |listener: Listener| match listener {
             Listener::Http => Whose::Cache,
-            Listener::Peers | Listener::Local => Whose::Agent,
+            Listener::Peers
+            | Listener::Local
+            | Listener::Rendezvous
+            | Listener::RendezvousOther => Whose::Agent,
         };
         match input {
             Input::Tick | Input::Host(_) => Whose::Both,

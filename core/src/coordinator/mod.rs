@@ -13,6 +13,7 @@
 mod device;
 mod fetch;
 mod identify;
+mod meeting;
 mod query;
 mod records;
 mod registry;
@@ -32,7 +33,7 @@ use crate::limits::{
     CONTENT_MESSAGE_MAX, COORDINATOR_BODIES_MAX, COORDINATOR_CONNECTIONS_MAX, GOODBYE_TIMEOUT,
     SEND_PER_STREAM,
 };
-use crate::machine::{CloseHow, Effects, Input, Listener, Machine, Output};
+use crate::machine::{CloseHow, Datagram, Effects, Input, Listener, Machine, Output};
 use crate::rng::Rng;
 use crate::settings::{GroupPolicy, Problem, Provider, Source};
 use crate::time::{Deadline, Mono, Now};
@@ -125,6 +126,24 @@ impl Coordinator {
                 from,
             } => self.on_accepted(now, stream, listener, from),
             Input::Command { call, command } => self.on_command(now, call, command),
+            Input::Listening {
+                listener: Listener::Rendezvous | Listener::RendezvousOther,
+                at,
+            } => self.desk.rendezvous.on_listening(at),
+            Input::Datagrams {
+                socket,
+                from,
+                bytes,
+                segment_bytes,
+            } => {
+                let Desk {
+                    rendezvous,
+                    registry,
+                    ..
+                } = &mut self.desk;
+                let whence = (socket, from);
+                rendezvous.on_datagrams(now.mono, registry, whence, bytes, segment_bytes);
+            }
             Input::Hashed { op, done } => {
                 let Some(owner) = self.fx.op_owner(op) else {
                     return;
@@ -372,6 +391,10 @@ impl Machine for Coordinator {
         self.fx.poll()
     }
 
+    fn poll_datagram(&mut self, _: Now, buf: &mut Vec<u8>) -> Option<Datagram> {
+        self.desk.rendezvous.poll_datagram(buf)
+    }
+
     fn deadline(&self) -> Option<Deadline> {
         let timer = self.timers.first();
         let connection = timer.map(|(at, _)| Deadline::new(*at, "a connection waits too long"));
@@ -387,6 +410,7 @@ impl Machine for Coordinator {
         self.desk.registry.check();
         self.desk.records.check();
         self.desk.identifier.check();
+        self.desk.rendezvous.check();
         let unread: usize = self.connections.values().map(|c| c.unread).sum();
         debug_assert_eq!(unread, self.unread);
         let timed = self.connections.values().filter(|c| c.timer.is_some());

@@ -6,7 +6,7 @@
 //! indexes of a swarm hold exactly its members.
 //! Tested here, in virtual time.
 
-use super::device::{Device, Net};
+use super::device::{Device, Net, View};
 use crate::announce::messages::PeerId;
 use crate::limits::{PRESENCES_MAX, SWARMS_MAX};
 use crate::time::Mono;
@@ -146,6 +146,12 @@ impl Registry {
 }
 
 impl Swarm {
+    /// How one member sees another.
+    pub(super) fn view(&self, by: PeerId, of: PeerId) -> Option<View> {
+        let by = self.members.get(&by)?;
+        by.device.view(&self.members.get(&of)?.device)
+    }
+
     pub(super) const fn seeds(&self) -> u32 {
         self.seeds
     }

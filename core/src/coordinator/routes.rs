@@ -7,6 +7,7 @@
 
 use super::device::Device;
 use super::identify::{Asked, Identified, Identifier};
+use super::meeting::Meeting;
 use super::query::Query;
 use super::records::{Entered, NewRecord, Records};
 use super::registry::{Kind, Registry, SwarmKey};
@@ -51,6 +52,7 @@ pub(super) struct Desk {
     pub(super) registry: Registry,
     pub(super) records: Records,
     pub(super) identifier: Identifier,
+    pub(super) rendezvous: Meeting,
     rng: Rng,
 }
 
@@ -59,8 +61,9 @@ type Answered = Result<Answer, Refused>;
 type Refused = Box<Answer>;
 
 impl Desk {
-    pub(super) fn new(config: CoordinatorConfig, rng: Rng) -> Self {
+    pub(super) fn new(config: CoordinatorConfig, mut rng: Rng) -> Self {
         Self {
+            rendezvous: Meeting::new(rng.fork()),
             interval: config.interval,
             min_interval: config.min_interval,
             policy: config.policy,
@@ -177,6 +180,7 @@ impl Desk {
                 interval_s: whole_seconds(self.interval),
                 min_interval_s: whole_seconds(self.min_interval),
                 policy,
+                rendezvous: self.rendezvous.offer(message.device),
                 wanted,
                 swarms,
             },

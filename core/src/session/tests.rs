@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::limits::{PIPELINE_BLOCKS_MIN, RANGE_BLOCKS_MAX};
-use crate::machine::{Host, Output};
+use crate::machine::Output;
 use crate::wire::EXTENSION_HANDSHAKE;
-use core::net::{IpAddr, Ipv4Addr};
 
 const PIECE: u32 = 4 * BLOCK_LEN;
 const PIECES: u32 = 10;

@@ -7,7 +7,7 @@ use super::journal::Journal;
 use super::spec::{ClockSpec, HashSpec};
 use super::{SiteId, world::SimMachine};
 use crate::command::{Event, Reply};
-use crate::ids::{CallId, OpId, StreamId};
+use crate::ids::{CallId, OpId, SocketId, StreamId};
 use crate::machine::Listener;
 use crate::rng::Rng;
 use core::net::{IpAddr, SocketAddr};
@@ -76,11 +76,21 @@ impl Host {
         bound.find(|(_, p)| *p == port).map(|(l, _)| *l)
     }
 
-    /// Where its datagram socket is bound: beside the peers' listener.
-    pub(super) fn datagram_addr(&self) -> SocketAddr {
-        let mut bound = self.listen.iter();
-        let port = bound.find(|(l, _)| *l == Listener::Peers).map(|(_, p)| *p);
-        SocketAddr::new(self.addr, port.unwrap_or(7680))
+    /// Where its sockets for datagrams are bound.
+    fn datagram_ports(&self) -> impl Iterator<Item = u16> {
+        let bound = self.listen.iter().filter(|(l, _)| l.has_datagrams());
+        bound.map(|(_, port)| *port)
+    }
+
+    pub(super) fn datagram_addr(&self, socket: SocketId) -> Option<SocketAddr> {
+        let port = self.datagram_ports().nth(socket.0.into())?;
+        Some(SocketAddr::new(self.addr, port))
+    }
+
+    pub(super) fn socket_at(&self, to: SocketAddr) -> Option<SocketId> {
+        let mut ports = self.datagram_ports().filter(|_| to.ip() == self.addr);
+        let place = ports.position(|port| port == to.port())?;
+        u8::try_from(place).ok().map(SocketId)
     }
 
     pub(super) fn ephemeral_port(&mut self) -> u16 {

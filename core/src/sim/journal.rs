@@ -136,8 +136,14 @@ impl Journal {
                 self.number(stream.0);
                 self.text(&format!("{why:?}"));
             }
-            Input::Datagrams { from, bytes, .. } => {
+            Input::Datagrams {
+                socket,
+                from,
+                bytes,
+                ..
+            } => {
                 self.tag(b'd');
+                self.number(socket.0.into());
                 self.text(&format!("{from}"));
                 self.payload(bytes, bases);
             }
@@ -305,6 +311,8 @@ const fn listener_tag(listener: Listener) -> u8 {
         Listener::Peers => 0,
         Listener::Http => 1,
         Listener::Local => 2,
+        Listener::Rendezvous => 3,
+        Listener::RendezvousOther => 4,
     }
 }
 

@@ -247,7 +247,7 @@ impl World {
                     .datagram(self.now_ns, datagram.to, &payload);
                 let segment_bytes = datagram.segment_bytes.max(1);
                 for bytes in payload.chunks(segment_bytes) {
-                    self.queue_datagram(h, datagram.to, bytes);
+                    self.queue_datagram(h, datagram.socket, datagram.to, bytes);
                 }
             }
             self.datagram = payload;

@@ -5,7 +5,7 @@
 
 use crate::command::{Command, Reply};
 use crate::content::{FlatHash, HashDone, HashJob};
-use crate::ids::{FileId, OpId, StreamId};
+use crate::ids::{FileId, OpId, SocketId, StreamId};
 use crate::limits::{GRANT_PER_STREAM, SEND_PER_STREAM};
 use crate::machine::{
     CloseHow, Datagram, DiskDone, DiskError, DiskOp, Effects, Endpoint, Input, Listener, Lost,
@@ -499,7 +499,11 @@ impl Machine for Pinger {
             buf.push(PONG);
             buf.extend_from_slice(&number);
             let segment_bytes = buf.len();
-            return Some(Datagram { to, segment_bytes });
+            return Some(Datagram {
+                socket: SocketId::default(),
+                to,
+                segment_bytes,
+            });
         }
         let to = self.to?;
         if !self.due && self.next.is_none_or(|at| at > now.mono) {
@@ -512,7 +516,11 @@ impl Machine for Pinger {
         self.sent += 1;
         self.next = (self.sent < self.count).then(|| now.mono + self.every);
         let segment_bytes = buf.len();
-        Some(Datagram { to, segment_bytes })
+        Some(Datagram {
+            socket: SocketId::default(),
+            to,
+            segment_bytes,
+        })
     }
 
     fn deadline(&self) -> Option<Deadline> {

@@ -10,6 +10,7 @@ use super::link::{Flying, Sender};
 use super::shaping::SEGMENT_BYTES_MAX;
 use super::spec::Reads;
 use super::world::{Soon, World};
+use crate::ids::SocketId;
 use crate::machine::{Input, Lost};
 use bytes::{Bytes, BytesMut};
 use core::net::SocketAddr;
@@ -403,9 +404,16 @@ impl World {
         up.datagram_bytes < self.net.datagram_buffer
     }
 
-    pub(super) fn queue_datagram(&mut self, h: usize, to: SocketAddr, payload: &[u8]) {
-        let (from, l) = (self.hosts[h].datagram_addr(), self.hosts[h].up);
-        let Some(&to_host) = self.by_addr.get(&to.ip()) else {
+    pub(super) fn queue_datagram(
+        &mut self,
+        h: usize,
+        socket: SocketId,
+        to: SocketAddr,
+        payload: &[u8],
+    ) {
+        let l = self.hosts[h].up;
+        let from = self.hosts[h].datagram_addr(socket);
+        let (Some(from), Some(&to_host)) = (from, self.by_addr.get(&to.ip())) else {
             return;
         };
         if payload.len() > self.net.datagram_max {
@@ -469,10 +477,14 @@ impl World {
             return;
         }
         let host = &self.hosts[to as usize];
-        if host.is_alive() && host.datagram_addr() == flying.to && !self.is_cut(from, to) {
+        if let Some(socket) = host.socket_at(flying.to)
+            && host.is_alive()
+            && !self.is_cut(from, to)
+        {
             let Flying { from, bytes, .. } = *flying;
             let segment_bytes = bytes.len();
             let input = Input::Datagrams {
+                socket,
                 from,
                 bytes,
                 segment_bytes,

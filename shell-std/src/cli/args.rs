@@ -300,6 +300,10 @@ pub(crate) struct CoordinatorArgs {
     /// Where agents reach it
     #[arg(long, value_name = "ADDR", default_value = COORDINATOR_DEFAULT)]
     pub(crate) listen: SocketAddr,
+    /// Where it introduces agents behind NATs to each other, over UDP; the next port is used, too. "off": nowhere
+    /// [default: port 3544 beside --listen; off if that is this machine alone]
+    #[arg(long, value_name = "ADDR|off")]
+    pub(crate) rendezvous: Option<String>,
     /// A host whose files it may fetch and hash itself, as in files.example.org, *.example.org or
     /// 10.0.0.5:8080; may be repeated
     #[arg(long = "allow", value_name = "HOST", action = ArgAction::Append)]

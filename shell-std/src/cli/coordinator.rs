@@ -13,6 +13,7 @@ use dovetail_core::coordinator::{Coordinator, CoordinatorConfig};
 use dovetail_core::failure::{Failure, FailureKind};
 use dovetail_core::machine::Listener;
 use dovetail_core::settings::{GroupPolicy, Problem, Provider, Source};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn coordinator<R: Runtime>(args: &CoordinatorArgs, out: Out) -> Result<(), Failure> {
@@ -28,6 +29,13 @@ pub(crate) fn coordinator<R: Runtime>(args: &CoordinatorArgs, out: Out) -> Resul
     let mut options = Options::default();
     let on = ListenOn::Tcp(args.listen);
     options.listen.push((Listener::Http, on));
+    if let Some([at, other]) = rendezvous(args)? {
+        let on = [
+            (Listener::Rendezvous, ListenOn::Udp(at)),
+            (Listener::RendezvousOther, ListenOn::Udp(other)),
+        ];
+        options.listen.extend(on);
+    }
     let machine = Coordinator::new(config, env::seed()?);
     let watch = |handle: &Handle| match policy_file.zip(source) {
         Some((path, source)) => {
@@ -41,6 +49,29 @@ pub(crate) fn coordinator<R: Runtime>(args: &CoordinatorArgs, out: Out) -> Resul
         http_ready("coordinator", "agents", bound)
     })
 }
+
+/// Its two addresses, if there is to be one.
+fn rendezvous(args: &CoordinatorArgs) -> Result<Option<[SocketAddr; 2]>, Failure> {
+    let at = match args.rendezvous.as_deref() {
+        Some("off") => return Ok(None),
+        Some(text) => text.parse().map_err(|_| {
+            let what = format!("cannot have a rendezvous at {text}");
+            Failure::new(FailureKind::Usage, what, "that is no address with a port")
+                .remedy("say --rendezvous 0.0.0.0:3544, or off")
+        })?,
+        None if args.listen.ip().is_loopback() => return Ok(None),
+        None => SocketAddr::new(args.listen.ip(), RENDEZVOUS_PORT),
+    };
+    let next = if at.port() == 0 {
+        0
+    } else {
+        at.port().saturating_add(1)
+    };
+    Ok(Some([at, SocketAddr::new(at.ip(), next)]))
+}
+
+/// Of Teredo, which Windows' peers use for the same (UDP).
+const RENDEZVOUS_PORT: u16 = 3544;
 
 /// Without a policy that was asked for nothing begins; everything that is wrong is said.
 fn first_policy(path: &Path, out: Out) -> Result<(Source, GroupPolicy), Failure> {

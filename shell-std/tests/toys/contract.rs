@@ -22,7 +22,7 @@ use dovetail_core::command::{Command, Reply};
 use dovetail_core::content::HashJob;
 use dovetail_core::failure::{Failure, FailureKind};
 use dovetail_core::host::HostFacts;
-use dovetail_core::ids::{CallId, StreamId};
+use dovetail_core::ids::{CallId, SocketId, StreamId};
 use dovetail_core::limits::SEND_PER_STREAM;
 use dovetail_core::machine::{
     CloseHow, Datagram, Effects, Endpoint, Host, Input, Listener, Lost, Machine, Output, Shape,
@@ -74,7 +74,11 @@ impl<F: FnMut(&mut Effects, Input)> Machine for Probe<F> {
         buf.clear();
         buf.extend_from_slice(&bytes);
         let segment_bytes = bytes.len();
-        Some(Datagram { to, segment_bytes })
+        Some(Datagram {
+            socket: SocketId::default(),
+            to,
+            segment_bytes,
+        })
     }
 
     fn deadline(&self) -> Option<Deadline> {
@@ -613,6 +617,7 @@ pub fn datagrams_are_answered<A: Runtime, B: Runtime>() {
                         from,
                         mut bytes,
                         segment_bytes,
+                        ..
                     },
                     None,
                 ) => {
@@ -641,7 +646,11 @@ pub fn datagrams_are_answered<A: Runtime, B: Runtime>() {
             buf.clear();
             buf.extend_from_slice(&bytes);
             let segment_bytes = 4;
-            Some(Datagram { to, segment_bytes })
+            Some(Datagram {
+                socket: SocketId::default(),
+                to,
+                segment_bytes,
+            })
         }
         fn deadline(&self) -> Option<Deadline> {
             Some(Deadline::new(Mono::from_us(1000), "again"))

@@ -7,7 +7,7 @@
 
 mod neighbours;
 
-use super::dial::Candidates;
+use super::dial::{Candidates, Place};
 use super::rules::Rules;
 use crate::announce::Key;
 use crate::command::{GetRequest, Level, Progress, Report, ShareRequest};
@@ -19,6 +19,7 @@ use crate::job::{Around, Job, JobConfig, JobEvent, Sessions, Storage, StorageEve
 use crate::limits::{BLAMES_MAX, PEER_STALL};
 use crate::machine::{DiskDone, DiskError, Effects, Input};
 use crate::policy::{Known, Limits};
+use crate::rendezvous::{ContentKey, DeviceId};
 use crate::rng::Rng;
 use crate::serve::Serve;
 use crate::session::Session;
@@ -31,7 +32,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 
 /// One content of an agent.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub(super) struct Swarm {
     /// Open connections to HTTP servers, and whose they are.
     web_streams: BTreeMap<StreamId, IpAddr>,
     candidates: Candidates,
+    /// Asked of the rendezvous, not answered yet.
+    introductions: BTreeMap<DeviceId, Introduction>,
     last_source: u64,
     /// There may be somebody to dial.
     dial_soon: bool,
@@ -82,7 +85,7 @@ pub(super) struct Me {
 
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) addr: SocketAddr,
+    pub(super) place: Place,
     pub(super) class: SourceClass,
     known: Known,
     has: Bitfield,
@@ -93,9 +96,20 @@ pub(super) struct Peer {
     rival: Option<SourceId>,
 }
 
+/// A peer that the rendezvous is to find a way to.
+#[derive(Clone, Copy, Debug)]
+struct Introduction {
+    place: Place,
+    class: SourceClass,
+    known: Known,
+    /// TCP is still tried meanwhile.
+    tcp: Option<SourceId>,
+}
+
 /// What the agent hears.
 #[derive(Debug)]
 pub(super) enum SwarmEvent {
+    Introduce(DeviceId, ContentKey),
     Lookup(Key),
     /// It is known what this is, and peers may be met for it.
     Meets(InfoHash),
@@ -136,7 +150,7 @@ impl Swarm {
         swarm.insists =
             request.metainfo.is_some() || !request.peers.is_empty() || request.require_peers;
         for addr in &request.peers {
-            swarm.candidates.add(*addr, Known::Caller);
+            swarm.candidates.add(Place::at(*addr), Known::Caller);
         }
         let mode = swarm.mode(&c.rules.limits);
         let jobs = JobConfig {
@@ -182,6 +196,7 @@ impl Swarm {
             streams: BTreeMap::new(),
             web_streams: BTreeMap::new(),
             candidates: Candidates::default(),
+            introductions: BTreeMap::new(),
             last_source: PEER_SOURCES,
             dial_soon: false,
             wake: None,
@@ -468,10 +483,10 @@ impl Swarm {
             return;
         };
         peer.blames += 1;
-        let text = format!("peer {} sent bytes that do not match", peer.addr);
+        let text = format!("peer {} sent bytes that do not match", peer.place.addr);
         c.ev.push(SwarmEvent::Log(Level::Warn, text));
         if peer.blames >= BLAMES_MAX {
-            self.candidates.ban(peer.addr);
+            self.candidates.ban(peer.place);
             self.close_session(source, c);
         }
     }
@@ -510,7 +525,7 @@ impl Swarm {
         let mode = self.mode(&c.rules.limits);
         let limits = &c.rules.limits;
         let unwelcome = |peer: &Peer| {
-            !self.meets || !limits.may_meet(mode, peer.addr.ip(), peer.class, peer.known)
+            !self.meets || !limits.may_meet(mode, peer.place.addr.ip(), peer.class, peer.known)
         };
         let unwelcome: Vec<SourceId> = self
             .peers

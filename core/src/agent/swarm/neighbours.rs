@@ -1,13 +1,14 @@
 //! The peers of one content: who is met, kept, turned away or banned, and what each one's events mean.
 
-use super::super::dial::{Way, way};
-use super::{Context, Me, Peer, Swarm, SwarmEvent};
+use super::super::dial::{Place, Way, way};
+use super::{Context, Introduction, Me, Peer, Swarm, SwarmEvent};
 use crate::command::Level;
 use crate::content::{Bitfield, Metainfo};
 use crate::ids::{SourceId, StreamId};
 use crate::limits::{DIALS_AT_ONCE, REDIAL_AFTER_MAX, SESSIONS_PER_CONTENT_MAX};
 use crate::machine::{Endpoint, Host, Input};
 use crate::policy::Known;
+use crate::rendezvous::{DeviceId, Unreachable};
 use crate::session::{Identity, PeerFault, Session, SessionEvent};
 use crate::stats::SourceClass;
 use crate::wire::PeerId;
@@ -19,12 +20,12 @@ impl Swarm {
     /// Peers somebody named.
     pub(in crate::agent) fn add_candidates(
         &mut self,
-        peers: impl IntoIterator<Item = (SocketAddr, Known)>,
+        peers: impl IntoIterator<Item = (Place, Known)>,
         c: &mut Context<'_>,
     ) {
         c.fx.owner = self.owner;
-        for (addr, known) in peers {
-            self.candidates.add(addr, known);
+        for (place, known) in peers {
+            self.candidates.add(place, known);
         }
         self.dial_soon = true;
         self.top_up(c);
@@ -40,14 +41,18 @@ impl Swarm {
         c.fx.owner = self.owner;
         c.fx.adopt(session.stream());
         c.rules.yielding.on_peer(session.stream(), from.ip(), c.fx);
-        let banned = self.candidates.is_banned(from);
+        let place = Place::at(from);
+        let banned = self.candidates.is_banned(place);
         let full = self.sessions.len() >= SESSIONS_PER_CONTENT_MAX;
-        let known = self.candidates.known(from);
+        let known = match self.candidates.known(from) {
+            Known::Other => c.rules.introduced(from.ip()),
+            known => known,
+        };
         let limits = &c.rules.limits;
         let class = limits.class_of(from.ip(), known);
         let mode = self.mode(limits);
         let welcome = self.meets && limits.may_meet(mode, from.ip(), class, known);
-        let source = self.add_session(session, from, class, known);
+        let source = self.add_session(session, place, class, known);
         if banned || full || !welcome {
             self.close_session(source, c);
         } else {
@@ -59,7 +64,7 @@ impl Swarm {
     fn add_session(
         &mut self,
         session: Session,
-        addr: SocketAddr,
+        place: Place,
         class: SourceClass,
         known: Known,
     ) -> SourceId {
@@ -70,7 +75,7 @@ impl Swarm {
         self.peers.insert(
             source,
             Peer {
-                addr,
+                place,
                 class,
                 known,
                 has,
@@ -118,7 +123,7 @@ impl Swarm {
         if let (Some(session), Some(peer)) = (self.sessions.get(&source), self.peers.get(&source))
             && !session.speaks_ranges()
         {
-            let (stream, remote) = (session.stream(), peer.addr.ip());
+            let (stream, remote) = (session.stream(), peer.place.addr.ip());
             let is_background = !self.foreground;
             c.rules
                 .yielding
@@ -143,12 +148,16 @@ impl Swarm {
         let Some(peer) = self.peers.remove(&source) else {
             return;
         };
+        let device = peer.place.device;
+        let introduction = device.and_then(|device| self.introductions.get_mut(&device));
         if let Some(rival) = peer.rival.and_then(|rival| self.peers.get_mut(&rival)) {
             rival.rival = None;
+        } else if let Some(introduction) = introduction.filter(|it| it.tcp == Some(source)) {
+            introduction.tcp = None;
         } else if peer.utp_at.is_some() && self.meets {
-            self.dial_one(peer.addr, peer.class, peer.known, Way::Utp, c);
+            self.dial_otherwise(&peer, None, c);
         } else {
-            self.candidates.closed(c.now.mono, peer.addr);
+            self.candidates.closed(c.now.mono, peer.place);
         }
     }
 
@@ -158,6 +167,9 @@ impl Swarm {
             return;
         };
         peer.utp_at = None;
+        if let Some(device) = peer.place.device {
+            self.introductions.remove(&device);
+        }
         if let Some(rival) = peer.rival {
             self.close_session(rival, c);
         }
@@ -179,7 +191,7 @@ impl Swarm {
         if peer_id == self.me.peer_id || self.is_spare(source, peer_id) {
             if let Some(peer) = self.peers.get(&source) {
                 self.candidates
-                    .rest(c.now.mono, peer.addr, REDIAL_AFTER_MAX);
+                    .rest(c.now.mono, peer.place, REDIAL_AFTER_MAX);
             }
             return self.close_session(source, c);
         }
@@ -190,7 +202,7 @@ impl Swarm {
             .map_or(SourceClass::Internet, |p| p.class);
         if let Some(peer) = self.peers.get_mut(&source) {
             peer.has = Bitfield::empty(metainfo.geometry.pieces());
-            self.candidates.opened(peer.addr);
+            self.candidates.opened(peer.place);
         }
         self.dial_soon = true;
         let mut events = Vec::new();
@@ -301,14 +313,18 @@ impl Swarm {
 
     /// Where an accepted peer can be dialled another time.
     fn on_port(&mut self, source: SourceId, port: u16, c: &mut Context<'_>) {
+        let device = self.sessions.get(&source).map(|s| s.peer_id().0);
         if let Some(peer) = self.peers.get_mut(&source) {
-            let addr = SocketAddr::new(peer.addr.ip(), port);
-            if self.candidates.is_banned(addr) {
+            let place = Place {
+                addr: SocketAddr::new(peer.place.addr.ip(), port),
+                device,
+            };
+            if self.candidates.is_banned(place) {
                 return self.close_session(source, c);
             }
-            self.candidates.add(addr, peer.known);
-            self.candidates.opened(addr);
-            peer.addr = addr;
+            self.candidates.add(place, peer.known);
+            self.candidates.opened(place);
+            peer.place = place;
         }
     }
 
@@ -318,11 +334,11 @@ impl Swarm {
         };
         c.ev.push(SwarmEvent::Log(
             Level::Debug,
-            format!("peer {}: {fault}", peer.addr),
+            format!("peer {}: {fault}", peer.place.addr),
         ));
         use PeerFault::{HandshakeTimeout, Idle, Stalled};
         if !matches!(fault, HandshakeTimeout | Idle | Stalled) {
-            self.candidates.ban(peer.addr);
+            self.candidates.ban(peer.place);
         }
     }
 
@@ -355,18 +371,19 @@ impl Swarm {
                     .may_meet(mode, addr.ip(), class, known)
                     .then_some(class)
             };
-            let Some((addr, known)) = self.candidates.next(c.now.mono, near) else {
+            let Some((place, known)) = self.candidates.next(c.now.mono, near) else {
                 break;
             };
-            let class = limits.class_of(addr.ip(), known);
+            let class = limits.class_of(place.addr.ip(), known);
             let way = way(c.now.mono, limits.transport, self.me.port.is_some());
-            self.dial_one(addr, class, known, way, c);
+            self.dial_one((place, place.addr), class, known, way, c);
         }
     }
 
+    /// Dial whoever is known at this place, at an address.
     fn dial_one(
         &mut self,
-        addr: SocketAddr,
+        (place, addr): (Place, SocketAddr),
         class: SourceClass,
         known: Known,
         way: Way,
@@ -381,14 +398,14 @@ impl Swarm {
             }),
         };
         let session = Session::dial(c.now.mono, stream);
-        let source = self.add_session(session, addr, class, known);
+        let source = self.add_session(session, place, class, known);
         if let (Way::TcpThenUtp(at), Some(peer)) = (way, self.peers.get_mut(&source)) {
             peer.utp_at = Some(at);
         }
         source
     }
 
-    /// Where TCP is not through in time, uTP is tried beside it.
+    /// Where TCP is not through in time, something else is tried beside it.
     fn dial_beside(&mut self, c: &mut Context<'_>) {
         let late = |peer: &Peer| peer.utp_at.is_some_and(|at| at <= c.now.mono);
         let late: Vec<SourceId> = self
@@ -398,18 +415,78 @@ impl Swarm {
             .map(|(source, _)| *source)
             .collect();
         for source in late {
-            let Some(peer) = self.peers.get_mut(&source) else {
-                continue;
+            if let Some(mut peer) = self.peers.remove(&source) {
+                peer.utp_at = None;
+                peer.rival = self.dial_otherwise(&peer, Some(source), c);
+                self.peers.insert(source, peer);
+            }
+        }
+    }
+
+    /// Over uTP: to where the rendezvous finds it, or to its address. `tcp` is the attempt that goes on meanwhile.
+    fn dial_otherwise(
+        &mut self,
+        peer: &Peer,
+        tcp: Option<SourceId>,
+        c: &mut Context<'_>,
+    ) -> Option<SourceId> {
+        let &Peer {
+            place,
+            class,
+            known,
+            ..
+        } = peer;
+        let content = self.metainfo.as_ref().map(|m| m.info_hash.truncated());
+        if let (Some(device), Some(content), true) = (place.device, content, c.rules.has_rendezvous)
+        {
+            let introduction = Introduction {
+                place,
+                class,
+                known,
+                tcp,
             };
-            peer.utp_at = None;
-            let (addr, class, known) = (peer.addr, peer.class, peer.known);
-            let other = self.dial_one(addr, class, known, Way::Utp, c);
-            for (this, rival) in [(source, other), (other, source)] {
-                if let Some(peer) = self.peers.get_mut(&this) {
-                    peer.rival = Some(rival);
+            self.introductions.insert(device, introduction);
+            c.ev.push(SwarmEvent::Introduce(device, content));
+            return None;
+        }
+        let other = self.dial_one((place, place.addr), class, known, Way::Utp, c);
+        if let Some(peer) = self.peers.get_mut(&other) {
+            peer.rival = tcp;
+        }
+        Some(other)
+    }
+
+    /// The rendezvous has found a way to somebody, or knows that there is none.
+    pub(in crate::agent) fn on_introduced(
+        &mut self,
+        device: DeviceId,
+        found: Result<SocketAddr, Unreachable>,
+        c: &mut Context<'_>,
+    ) {
+        let Some(it) = self.introductions.remove(&device) else {
+            return;
+        };
+        c.fx.owner = self.owner;
+        match found {
+            Ok(at) => {
+                let other = self.dial_one((it.place, at), it.class, it.known, Way::Utp, c);
+                for (this, rival) in [(it.tcp, Some(other)), (Some(other), it.tcp)] {
+                    if let Some(peer) = this.and_then(|this| self.peers.get_mut(&this)) {
+                        peer.rival = rival;
+                    }
+                }
+            }
+            Err(why) => {
+                let text = format!("no way to the peer behind {}: {why}", it.place.addr.ip());
+                c.ev.push(SwarmEvent::Log(Level::Info, text));
+                if why == Unreachable::ShutOut {
+                    self.candidates.rest(c.now.mono, it.place, REDIAL_AFTER_MAX);
+                } else if it.tcp.is_none() {
+                    self.candidates.closed(c.now.mono, it.place);
                 }
             }
         }
+        self.top_up(c);
     }
 }
 
