@@ -6,6 +6,7 @@
 
 use super::event::{Control, DialError, What};
 use super::flow::{Flow, FlowSpec};
+use super::nat::Reach;
 use super::shaping::Reporting;
 use super::world::{Soon, World};
 use crate::ids::{FileId, StreamId};
@@ -326,23 +327,35 @@ impl World {
         conn.attempt += 1;
         let from = conn.ends[0].host;
         let target = if to.ip().is_loopback() {
-            Some(from)
+            Some(Reach::Host(from))
         } else {
-            self.by_addr.get(&to.ip()).copied()
+            self.reach(from, to.ip())
         };
-        let Some(there) = target.filter(|there| !self.is_cut(from, *there)) else {
-            self.control(id, 0, 1_000_000, Control::Failed(DialError::Unreachable));
-            return;
-        };
-        let paths = [self.path(from, there), self.path(there, from)];
-        if let Some(conn) = self.conn(id) {
-            conn.paths = paths;
-            conn.ends[1] = End::new(there, StreamId(u64::MAX), EndState::Absent, to);
+        match target {
+            Some(Reach::Host(there)) if !self.is_cut(from, there) => self.knock(id, there, to),
+            // Nobody inside has asked for it: it is dropped there, and the patience runs.
+            Some(Reach::Nat(_)) => {}
+            _ => {
+                self.control(id, 0, 1_000_000, Control::Failed(DialError::Unreachable));
+                return;
+            }
         }
-        let way = self.delay_ns(id, 0);
-        self.control(id, 1, way, Control::Syn);
         let patience = super::clock::ns(self.net.connect_timeout);
         self.control(id, 0, patience, Control::Failed(DialError::TimedOut));
+    }
+
+    fn knock(&mut self, id: u32, there: u32, to: SocketAddr) {
+        let Some(conn) = self.conn(id) else { return };
+        let (from, port) = (conn.ends[0].host, conn.ends[0].addr.port());
+        let inside = SocketAddr::new(self.hosts[from as usize].addr, port);
+        let paths = [self.path(from, there), self.path(there, from)];
+        let source = self.stream_source(inside, from, there);
+        let Some(conn) = self.conn(id) else { return };
+        conn.paths = paths;
+        conn.ends[0].addr = source;
+        conn.ends[1] = End::new(there, StreamId(u64::MAX), EndState::Absent, to);
+        let way = self.delay_ns(id, 0);
+        self.control(id, 1, way, Control::Syn);
     }
 
     fn on_syn(&mut self, id: u32) {

@@ -4,6 +4,7 @@
 //! host share it fairly and wait without loss). Every other link is a plain FIFO with tail drop.
 
 use super::clock::{ns, transfer_ns};
+use super::nat::Reach;
 use super::spec::LinkSpec;
 use crate::rng::Rng;
 use bytes::Bytes;
@@ -26,7 +27,7 @@ pub(super) struct Flying {
     pub(super) from: SocketAddr,
     pub(super) to: SocketAddr,
     pub(super) from_host: u32,
-    pub(super) to_host: u32,
+    pub(super) towards: Reach,
     pub(super) bytes: Bytes,
 }
 

@@ -10,6 +10,9 @@
 //! Payload is never copied: slices of one buffer travel through, so a hundred hosts that hold the same
 //! file hold it once, and hash it once ([`World::share`]).
 //!
+//! Hosts may stand behind a site's router and its NAT ([`World::site`], [`World::nat`]): several sites may then have the
+//! same private network.
+//!
 //! Not modelled: single packets inside a segment, loss of handshakes and acknowledgements, CPU time.
 
 #![expect(
@@ -29,6 +32,7 @@ mod flow;
 mod host;
 mod journal;
 mod link;
+mod nat;
 pub mod origin;
 mod rivals;
 mod run;
@@ -42,6 +46,7 @@ mod world;
 pub use disk::{Disk, DiskCounters, DiskFaults};
 pub use dumbbell::{Dumbbell, FlowId, LineSpec, SEGMENT_BYTES, Sender};
 pub use link::LinkCounters;
+pub use nat::{Filtering, Mapping, NatSpec};
 pub use origin::FaultyOrigin;
 pub use spec::{ClockSpec, DiskSpec, HashSpec, HostSpec, LinkSpec, NetSpec, PowerCut, Reads};
 pub use world::{Call, HostId, Kill, SimMachine, SiteId, Stuck, World, seeds};

@@ -7,9 +7,10 @@ use super::conn::{EndState, Path};
 use super::event::What;
 use super::flow::{Flow, Segment};
 use super::link::{Flying, Sender};
+use super::nat::Reach;
 use super::shaping::SEGMENT_BYTES_MAX;
 use super::spec::Reads;
-use super::world::{Soon, World};
+use super::world::{SiteId, Soon, World};
 use crate::ids::SocketId;
 use crate::machine::{Input, Lost};
 use bytes::{Bytes, BytesMut};
@@ -23,20 +24,31 @@ impl World {
         if from == to {
             return Path::LOOPBACK;
         }
-        let (a, b) = (&self.hosts[from as usize], &self.hosts[to as usize]);
-        let mut path = Path::LOOPBACK;
+        let b = &self.hosts[to as usize];
+        let mut path = self.path_to_site(from, b.site);
         path.extra_ns = ns(self.extra_delay(from, to));
+        path.push(b.down);
+        path
+    }
+
+    fn path_to_site(&self, from: u32, to: Option<SiteId>) -> Path {
+        let a = &self.hosts[from as usize];
+        let mut path = Path::LOOPBACK;
         path.push(a.up);
-        if a.site != b.site {
+        if a.site != to {
             if let Some(site) = a.site {
                 path.push(self.sites[site.0].0);
             }
-            if let Some(site) = b.site {
+            if let Some(site) = to {
                 path.push(self.sites[site.0].1);
             }
         }
-        path.push(b.down);
         path
+    }
+
+    fn is_site_uplink(&self, host: u32, link: u32) -> bool {
+        let site = self.hosts[host as usize].site;
+        site.is_some_and(|site| self.sites[site.0].0 == link)
     }
 
     /// Without queueing: what handshakes and acknowledgements take.
@@ -413,7 +425,7 @@ impl World {
     ) {
         let l = self.hosts[h].up;
         let from = self.hosts[h].datagram_addr(socket);
-        let (Some(from), Some(&to_host)) = (from, self.by_addr.get(&to.ip())) else {
+        let (Some(from), Some(towards)) = (from, self.reach(h as u32, to.ip())) else {
             return;
         };
         if payload.len() > self.net.datagram_max {
@@ -424,10 +436,10 @@ impl World {
             from,
             to,
             from_host: h as u32,
-            to_host,
+            towards,
             bytes: Bytes::copy_from_slice(payload),
         });
-        if to_host == h as u32 {
+        if towards == Reach::Host(h as u32) {
             let at_ns = self.now_ns + Path::LOOPBACK.extra_ns;
             self.schedule(h as u32, at_ns, What::Datagram { hop: 0, flying });
             return;
@@ -459,16 +471,26 @@ impl World {
             host.drain_queued = true;
             self.soon.push_back(Soon::Drain(owner));
         }
-        let extra_ns = ns(self.extra_delay(owner, flying.to_host));
+        let extra_ns = match flying.towards {
+            Reach::Host(to) => ns(self.extra_delay(owner, to)),
+            Reach::Nat(_) => 0,
+        };
         if let Some(at_ns) = arrival {
             self.schedule(owner, at_ns + extra_ns, What::Datagram { hop: 1, flying });
         }
         Some(owner)
     }
 
-    pub(super) fn on_datagram(&mut self, hop: u8, flying: Box<Flying>) {
-        let (from, to) = (flying.from_host, flying.to_host);
-        if let Some(link) = self.path(from, to).link(hop) {
+    pub(super) fn on_datagram(&mut self, hop: u8, mut flying: Box<Flying>) {
+        let from = flying.from_host;
+        let path = match flying.towards {
+            Reach::Host(to) => self.path(from, to),
+            Reach::Nat(site) => self.path_to_site(from, Some(site)),
+        };
+        if let Some(link) = path.link(hop) {
+            if self.is_site_uplink(from, link) && !self.translate_outward(&mut flying) {
+                return;
+            }
             let len = flying.bytes.len() as u64;
             if let Some(at_ns) = self.links[link as usize].forward(self.now_ns, len) {
                 let hop = hop + 1;
@@ -476,6 +498,10 @@ impl World {
             }
             return;
         }
+        let to = match flying.towards {
+            Reach::Host(to) => to,
+            Reach::Nat(site) => return self.translate_inward(site, hop, flying),
+        };
         let host = &self.hosts[to as usize];
         if let Some(socket) = host.socket_at(flying.to)
             && host.is_alive()

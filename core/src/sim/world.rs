@@ -8,6 +8,7 @@ use super::event::{Agenda, At, What};
 use super::host::Host;
 use super::journal::{Clock as Stamp, Journal};
 use super::link::{Link, LinkCounters};
+use super::nat::{Nat, Reach};
 use super::spec::{HostSpec, LinkSpec, NetSpec};
 use crate::command::{Command, Event, Reply};
 use crate::content::Digest;
@@ -88,10 +89,12 @@ pub struct World {
     pub(super) soon: VecDeque<Soon>,
     pub(super) hosts: Vec<Host>,
     pub(super) by_name: BTreeMap<String, u32>,
-    pub(super) by_addr: BTreeMap<IpAddr, u32>,
+    /// Behind each NAT, and in the world outside.
+    pub(super) by_addr: BTreeMap<(Option<SiteId>, IpAddr), Reach>,
     pub(super) names: BTreeMap<String, Vec<u32>>,
     pub(super) tls_faults: BTreeMap<String, String>,
     pub(super) sites: Vec<(u32, u32)>,
+    pub(super) nats: BTreeMap<SiteId, Nat>,
     pub(super) links: Vec<Link>,
     pub(super) conns: Vec<Option<Box<Conn>>>,
     pub(super) cuts: BTreeSet<(u32, u32)>,
@@ -122,6 +125,7 @@ impl World {
             names: BTreeMap::new(),
             tls_faults: BTreeMap::new(),
             sites: Vec::new(),
+            nats: BTreeMap::new(),
             links: Vec::new(),
             conns: Vec::new(),
             cuts: BTreeSet::new(),
@@ -163,11 +167,7 @@ impl World {
             self.by_name.insert(name.into(), id).is_none(),
             "two hosts are called {name}"
         );
-        assert!(
-            self.by_addr.insert(spec.addr, id).is_none(),
-            "two hosts have the address {}",
-            spec.addr
-        );
+        self.occupy(spec.site, spec.addr, Reach::Host(id));
         let seed = self.seed_for(name);
         let mut rng = Rng::new(seed);
         let up = self.add_link(spec.up, rng.fork());
