@@ -4,8 +4,9 @@
 //! fuzz/corpus/NAME fuzz/seeds/NAME` looks for new input (needs cargo-fuzz; on stable with
 //! `RUSTC_BOOTSTRAP=1`); and any body can be called from a debugger.
 //!
-//! Two kinds of bodies. Decoders (`wire`, `handshake`, `bencode`, `metainfo`, `utp_packet`): no panic, and what is accepted
-//! is written again as it came (`http_head`: is understood alike however it is cut). Interpreters of operations (`merkle`, `session_ops`, `picker_ops`, `utp_pair`): bytes become operations by
+//! Two kinds of bodies. Decoders (`wire`, `handshake`, `bencode`, `metainfo`, `rendezvous_packet`, `utp_packet`): no panic, and what is accepted
+//! is written again as it came (`http_head`: is understood alike however it is cut). Interpreters of operations (`merkle`, `session_ops`, `picker_ops`, `rendezvous_ops`,
+//! `utp_pair`): bytes become operations by
 //! `arbitrary`, checked against what must hold or against a naive model.
 //!
 //! To add one: the function in a module of its subject, a line in [`BODIES`], a target of three lines, its
@@ -19,6 +20,7 @@ pub mod congestion;
 pub mod content;
 pub mod http;
 pub mod picker;
+pub mod rendezvous;
 pub mod session;
 pub mod settings;
 pub mod utp;
@@ -39,6 +41,8 @@ pub const BODIES: &[(&str, Body)] = &[
     ("settings", settings::texts),
     ("session_ops", session::ops),
     ("picker_ops", picker::ops),
+    ("rendezvous_packet", rendezvous::packet),
+    ("rendezvous_ops", rendezvous::ops),
     ("utp_packet", utp::packet),
     ("utp_pair", utp::pair),
 ];

@@ -178,6 +178,7 @@ impl Client {
                 self.give_up(peer, Unreachable::NoRendezvous);
             }
         }
+        self.on_tick(now);
     }
 
     /// Where this device is seen from outside.
