@@ -127,9 +127,9 @@ def make_libtorrent():
     return python if done else None
 
 
-def publish(lab, home, file, torrent, *more):
+def publish(lab, home, file, torrent, *more, where=()):
     """Make the metainfo file, the same for every program; hands it to the agent of this home, if one runs."""
-    command = lab.dovetail(home, "publish", file, "-o", torrent, "--overwrite", *more)
+    command = [*where, *lab.dovetail(home, "publish", file, "-o", torrent, "--overwrite", *more)]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode != 0:
         raise Failed(f"publish failed: {done.stdout} {done.stderr}")

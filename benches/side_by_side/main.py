@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 
-from . import cache, get, swarm, transfer, utp, yielding
+from . import cache, get, nat, swarm, transfer, utp, yielding
 from .lab import Lab, machine
 from .procs import Failed
 from .table import targets_table
 
-MEASURES = {"transfer": transfer.run, "get": get.run, "swarm": swarm.run, "cache": cache.run, "utp": utp.run, "yield": yielding.run}
+MEASURES = {"transfer": transfer.run, "get": get.run, "swarm": swarm.run, "cache": cache.run, "utp": utp.run, "nat": nat.run, "yield": yielding.run}
 
 
 def arguments():
@@ -18,7 +18,7 @@ def arguments():
         description="Dovetail beside other programs, as real processes on this machine.",
         epilog="Targets are shown, not enforced: the exit code only says whether every run moved the right bytes.",
     )
-    parser.add_argument("measures", nargs="*", metavar="transfer|get|swarm|cache|utp|yield|all", default=["all"])
+    parser.add_argument("measures", nargs="*", metavar="transfer|get|swarm|cache|utp|nat|yield|all", default=["all"])
     parser.add_argument("--quick", action="store_true", help="small files, one run each: does it work at all")
     parser.add_argument("--runs", type=int, default=0, help="runs of each program")
     parser.add_argument("--json", metavar="FILE", help="write everything measured here, too")

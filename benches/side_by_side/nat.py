@@ -1,0 +1,173 @@
+"""`nat`: from one site to another, each behind a NAT of each of the four classic kinds: which pairs connect, and how fast.
+
+A public network with a coordinator, and two sites with one host each that have the same private address (`nat_box.py`). No TCP
+connection enters a site. The seed is an agent that was handed a file; the other end is `get --require-peers`, so nothing comes
+from anywhere else. Every run has new NATs, a new coordinator and a new agent: no hole is left from an earlier one.
+Seconds count from the start of `get`.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+
+from .lab import check_same, publish
+from .link import ip, why_not
+from .nat_box import KINDS, Box
+from .nat_probe import check
+from .procs import MIB, Bystanders, Failed, Proc
+from .table import Runs, Table, Target, number
+
+COORDINATOR, OTHER = "198.51.100.1", "198.51.100.2"
+OUTSIDE = ("203.0.113.1", "203.0.113.2")
+URL = f"http://{COORDINATOR}:7681"
+SIZE = 4 * MIB
+PATIENCE_S = 20
+SETTLING_S = 2
+ENV = dict(os.environ, DOVETAIL_DOWNLOAD_MODE="group", DOVETAIL_GROUP_ID="lab")
+
+
+def run(lab):
+    if why := why_not():
+        lab.skip("nat", why)
+        return [], [], []
+    count = lab.runs or (1 if lab.quick else 3)
+    source = lab.noise(SIZE)
+    torrent = lab.path("source", "nat.torrent")
+    checked = [checked_kind(kind) for kind in KINDS]
+    results = {}
+    for seed in KINDS:
+        for leech in KINDS:
+            runs = results[seed, leech] = Runs(f"{seed.name} to {leech.name}")
+            for _ in range(count if can_connect(seed, leech) else 1):
+                with Public() as public, public.site(0, seed) as near, public.site(1, leech) as far:
+                    runs.add(*once(lab, public, near, far, source, torrent))
+    return report(checked, results)
+
+
+def can_connect(a, b):
+    """A hole towards a symmetric NAT cannot be named beforehand; only a filter that does not look at ports lets it in."""
+    return all(other.filtering != "address and port" for one, other in ((a, b), (b, a)) if one.mapping != "nothing")
+
+
+def checked_kind(kind):
+    with Public() as public, public.site(0, kind) as box:
+        return kind, check(box, COORDINATOR, OTHER)
+
+
+class Public:
+    """The network between the sites; its addresses are one machine's."""
+
+    def __init__(self):
+        self.name = f"dvn{os.getpid()}"
+        self.where = ["ip", "netns", "exec", self.name]
+
+    def site(self, at, kind):
+        return Box(f"{self.name}{'ab'[at]}", self.name, OUTSIDE[at], kind)
+
+    def __enter__(self):
+        try:
+            ip("netns", "add", self.name)
+            ip("-n", self.name, "link", "set", "lo", "up")
+            for addr in (COORDINATOR, OTHER):
+                ip("-n", self.name, "addr", "add", f"{addr}/32", "dev", "lo")
+            ip("netns", "exec", self.name, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
+
+
+def once(lab, public, near, far, source, torrent):
+    listen = ["--listen", f"{COORDINATOR}:7681", "--rendezvous", f"{COORDINATOR}:3544"]
+    with started(lab, public, "nat-coordinator", "coordinator", *listen):
+        with started(lab, near, "nat-seed", "agent", "--share", "--listen", "0.0.0.0:7680", "--coordinator", URL):
+            hand_over(lab, near, source, torrent)
+            time.sleep(SETTLING_S)
+            return fetch(lab, far, source, torrent)
+
+
+def started(lab, where, home, *args):
+    process = Proc(where.where + lab.dovetail(lab.home(home), *args), env=ENV)
+    try:
+        process.wait_line(lambda line: line.get("type") == "listening")
+    except BaseException:
+        process.end()
+        raise
+    return process
+
+
+def hand_over(lab, near, source, torrent):
+    home = lab.path("homes", "nat-seed")
+    publish(lab, home, source, torrent, "--url", f"http://{OTHER}/file", "--coordinator", URL, where=near.where)
+
+
+def fetch(lab, far, source, torrent):
+    home = lab.home("nat-leech")
+    output = home / "got.bin"
+    options = ["--metainfo", torrent, "--require-peers", "--standalone", "--coordinator", URL]
+    options += ["--share", "--listen", "0.0.0.0:7680", "-o", output]
+    others = Bystanders()
+    get = Proc(far.where + lab.dovetail(home, "get", *options), env=ENV)
+    try:
+        get.wait_line(has_bytes, PATIENCE_S)
+        figures = {"first_s": time.monotonic() - get.started}
+        figures["wall_s"] = get.run(timeout=60)["wall_s"]
+        check_same(source, output)
+    except Failed:
+        figures = {"why": reason(get)}
+    finally:
+        get.end()
+    cores = others.cores()
+    shutil.rmtree(home)
+    return cores, figures
+
+
+def has_bytes(line):
+    """Something has come from a peer."""
+    return sum(line.get("received", {}).values()) > 0
+
+
+def reason(get):
+    """What a download that came to nothing said."""
+    errors = [line for line in get.said if line and line.get("type") == "error"]
+    return errors[-1].get("what", errors[-1]) if errors else f"nothing came within {PATIENCE_S} s"
+
+
+def report(checked, results):
+    facts = list(checked[0][1])
+    kinds = Table("nat: what the NATs do, checked with plain sockets", "NAT", *facts)
+    for kind, found in checked:
+        kinds.row(kind.name, *("yes" if found[fact] else "no" for fact in facts))
+    pairs = Table(
+        f"nat: {SIZE // MIB} MiB from a seed behind the NAT of the row to one behind the NAT of the column,"
+        " seconds to the first bytes / to the end (medians)",
+        "seed behind", *(kind.name for kind in KINDS),
+    )
+    for seed in KINDS:
+        pairs.row(seed.name, *(cell(results[seed, leech], can_connect(seed, leech)) for leech in KINDS))
+    failed = Table("nat: what downloads said that came to nothing", "pair", "said", "runs")
+    for runs in results.values():
+        reasons = [one["why"] for one in runs.runs if "why" in one]
+        for why in sorted(set(reasons)):
+            failed.row(runs.what, why, f"{reasons.count(why)} of {len(runs.runs)}")
+    possible = [runs for pair, runs in results.items() if can_connect(*pair)]
+    connected = [runs for runs in possible if all("first_s" in one for one in runs.runs)]
+    slowest = max((runs.median("first_s") for runs in connected), default=None)
+    targets = [
+        Target("nat: pairs that can connect and always do", len(connected), len(possible), at_most=False),
+        Target("nat: s to the first bytes, the slowest pair's median", slowest, 2.0),
+    ]
+    return [kinds, pairs, failed], targets, [runs.summary() for runs in results.values()]
+
+
+def cell(runs, can):
+    """`none`: as it must be; `NONE`: as it must not."""
+    if runs.median("wall_s") is None:
+        return "NONE" if can else "none"
+    lost = sum("why" in one for one in runs.runs)
+    times = f"{number(runs.median('first_s'))} / {number(runs.median('wall_s'))}"
+    return f"{times}, {lost} failed" if lost else times

@@ -1,0 +1,233 @@
+"""A router with NAT in user space: a private network on one side, one public address on the other.
+
+It behaves as it is told (RFC 4787: mapping, filtering, whether ports are kept), which a kernel's NAT would do for two of
+the four classic kinds only. UDP and TCP go out, and so do pings; what nobody inside has asked for stays outside, every opening
+of a TCP connection in any case. Nothing is sent back into the site it came from (no hairpinning).
+Needs root, `ip` and /dev/net/tun; everything goes away with the box.
+"""
+
+import collections
+import dataclasses
+import fcntl
+import multiprocessing
+import os
+import random
+import select
+import socket
+import struct
+import subprocess
+import time
+
+from .link import IFF_NO_PI, IFF_TUN, PACKET_MAX, TUNSETIFF, ip
+
+INSIDE_ADDR = "192.168.1.10"
+UDP_TIMEOUT_S, TCP_TIMEOUT_S = 30, 3600
+ICMP, TCP, UDP = 1, 6, 17
+CHECKSUM_AT = {TCP: 16, UDP: 6}
+SYN_OR_ACK, SYN = 0x12, 0x02
+ECHO_REPLY, ECHO = 0, 8
+DELAY_S = 0.005
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """`mapping` and `filtering`: what they depend on of a remote: nothing, its address, its address and port."""
+
+    name: str
+    mapping: str
+    filtering: str
+    keeps_ports: bool
+
+
+KINDS = [
+    Kind("full cone", "nothing", "nothing", True),
+    Kind("address-restricted", "nothing", "address", True),
+    Kind("port-restricted", "nothing", "address and port", True),
+    Kind("symmetric", "address and port", "address and port", False),
+]
+
+# TCP goes out from everywhere, so that only what happens to UDP differs.
+TCP_KIND = Kind("TCP", "nothing", "address and port", True)
+
+
+class Table:
+    """The mappings of one protocol."""
+
+    def __init__(self, kind, timeout_s):
+        self.kind, self.timeout_s = kind, timeout_s
+        self.by_inside, self.by_port = {}, {}
+
+    def outward(self, inside, remote, now):
+        """The outside port with which this leaves."""
+        key = (inside, remote if self.kind.mapping != "nothing" else None)
+        port = self.by_inside.get(key)
+        if port is None or not self.remotes(port, now):
+            port = self.by_inside[key] = self.free_port(inside[1], now)
+            self.by_port[port] = (inside, {})
+        self.by_port[port][1][remote] = now
+        return port
+
+    def inward(self, port, remote, now):
+        """Whom inside this is for; None if it is not let in."""
+        remotes = self.remotes(port, now)
+        allowed = {
+            "nothing": bool(remotes),
+            "address": any(known[0] == remote[0] for known in remotes),
+            "address and port": remote in remotes,
+        }
+        return self.by_port[port][0] if allowed[self.kind.filtering] else None
+
+    def remotes(self, port, now):
+        """Who was sent to through this port lately."""
+        _, sent = self.by_port.get(port, (None, {}))
+        return [remote for remote, at in sent.items() if now - at < self.timeout_s]
+
+    def free_port(self, wanted, now):
+        while not self.kind.keeps_ports or self.remotes(wanted, now):
+            wanted = random.randrange(1024, 65536)
+            if not self.remotes(wanted, now):
+                break
+        return wanted
+
+
+class Translator:
+    def __init__(self, kind, outside):
+        self.outside = socket.inet_aton(outside)
+        self.tables = {UDP: Table(kind, UDP_TIMEOUT_S), TCP: Table(TCP_KIND, TCP_TIMEOUT_S)}
+        self.pings = {}
+
+    def outward(self, packet, now):
+        """The packet as it leaves; None if it does not."""
+        protocol, source, to, header = addresses(packet)
+        if protocol is None or to == self.outside or to[0] >= 224:
+            return None
+        if protocol == ICMP:
+            if packet[header] != ECHO:
+                return None
+            self.pings[packet[header + 4 : header + 6]] = source
+            return rewritten(packet, protocol, header, 12, self.outside, None, None)
+        ports = struct.unpack_from("!HH", packet, header)
+        port = self.tables[protocol].outward((source, ports[0]), (to, ports[1]), now)
+        return rewritten(packet, protocol, header, 12, self.outside, header, port)
+
+    def inward(self, packet, now):
+        """The packet as it enters; None if it does not."""
+        protocol, source, to, header = addresses(packet)
+        if protocol is None or to != self.outside:
+            return None
+        if protocol == ICMP:
+            inside = self.pings.get(packet[header + 4 : header + 6])
+            if packet[header] != ECHO_REPLY or inside is None:
+                return None
+            return rewritten(packet, protocol, header, 16, inside, None, None)
+        if protocol == TCP and packet[header + 13] & SYN_OR_ACK == SYN:
+            return None
+        ports = struct.unpack_from("!HH", packet, header)
+        inside = self.tables[protocol].inward(ports[1], (source, ports[0]), now)
+        return inside and rewritten(packet, protocol, header, 16, inside[0], header + 2, inside[1])
+
+
+def addresses(packet):
+    """Protocol, source, destination, length of the IP header; no protocol if this is nothing we carry."""
+    header = (packet[0] & 15) * 4
+    is_fragment = struct.unpack_from("!H", packet, 6)[0] & 0x3FFF
+    carried = packet[0] >> 4 == 4 and packet[9] in (ICMP, TCP, UDP) and len(packet) >= header + 8 and not is_fragment
+    return (packet[9] if carried else None), packet[12:16], packet[16:20], header
+
+
+def rewritten(packet, protocol, header, addr_at, addr, port_at, port):
+    out = bytearray(packet)
+    before = packet[addr_at : addr_at + 4]
+    adjust(out, 10, before, addr)
+    out[addr_at : addr_at + 4] = addr
+    if protocol in CHECKSUM_AT:
+        new_port = struct.pack("!H", port)
+        at = header + CHECKSUM_AT[protocol]
+        if protocol == TCP or out[at : at + 2] != b"\0\0":
+            adjust(out, at, before + packet[port_at : port_at + 2], addr + new_port)
+        out[port_at : port_at + 2] = new_port
+    return bytes(out)
+
+
+def adjust(packet, at, old, new):
+    """A checksum after some of what it covers has changed (RFC 1624, equation 3)."""
+    words = f"!{len(old) // 2}H"
+    total = struct.unpack_from("!H", packet, at)[0] ^ 0xFFFF
+    total += sum(word ^ 0xFFFF for word in struct.unpack(words, old)) + sum(struct.unpack(words, new))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    struct.pack_into("!H", packet, at, total ^ 0xFFFF)
+
+
+class Box:
+    """A site with one host, `where` its programs run (a prefix of commands), behind a NAT at `outside` of `public`."""
+
+    def __init__(self, name, public, outside, kind):
+        self.name, self.public, self.outside, self.kind = name, public, outside, kind
+        self.where = ["ip", "netns", "exec", name]
+        self.tuns, self.process = [], None
+
+    def __enter__(self):
+        try:
+            ip("netns", "add", self.name)
+            ip("-n", self.name, "link", "set", "lo", "up")
+            self.add_tun(self.name, f"{self.name}i")
+            ip("-n", self.name, "addr", "add", f"{INSIDE_ADDR}/24", "dev", f"{self.name}i")
+            ip("-n", self.name, "route", "add", "default", "dev", f"{self.name}i")
+            self.add_tun(self.public, f"{self.name}o")
+            ip("-n", self.public, "route", "add", self.outside, "dev", f"{self.name}o")
+            work = (*self.tuns, Translator(self.kind, self.outside))
+            self.process = multiprocessing.Process(target=forward, args=work, daemon=True)
+            self.process.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def add_tun(self, namespace, name):
+        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        self.tuns.append(tun)
+        fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH", name.encode(), IFF_TUN | IFF_NO_PI))
+        ip("link", "set", name, "netns", namespace)
+        ip("-n", namespace, "link", "set", name, "up")
+
+    def __exit__(self, *_):
+        if self.process:
+            self.process.kill()
+            self.process.join()
+        for tun in self.tuns:
+            os.close(tun)
+        subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
+
+
+def forward(inside, outside, translator):
+    """The line to the router is DELAY_S long, either way; translated is at its near end."""
+    up, down = collections.deque(), collections.deque()
+    while True:
+        now = time.monotonic()
+        while up and up[0][0] <= now:
+            write(outside, up.popleft()[1])
+        while down and down[0][0] <= now:
+            write(inside, translator.inward(down.popleft()[1], now))
+        due = [way[0][0] for way in (up, down) if way]
+        ready = select.select([inside, outside], [], [], max(min(due) - now, 0) if due else None)[0]
+        now = time.monotonic()
+        if inside in ready and (packet := read(inside)):
+            up.append((now + DELAY_S, translator.outward(packet, now)))
+        if outside in ready and (packet := read(outside)):
+            down.append((now + DELAY_S, packet))
+
+
+def read(tun):
+    try:
+        return os.read(tun, PACKET_MAX)
+    except BlockingIOError:
+        return None
+
+
+def write(tun, packet):
+    if packet:
+        try:
+            os.write(tun, packet)
+        except OSError:
+            pass
