@@ -18,6 +18,7 @@ pub mod ids;
 pub mod content;
 pub mod stats;
 pub mod text;
+pub mod port_map;
 pub mod host;
 pub mod failure;
 pub mod settings;

@@ -11,6 +11,7 @@ mod callers;
 mod dial;
 mod ledger;
 mod lent;
+mod mapping;
 mod queue;
 mod rules;
 mod shelf;
@@ -45,6 +46,7 @@ use core::net::SocketAddr;
 use ledger::Ledger;
 use lent::Lent;
 pub use lent::Loan;
+use mapping::Mappings;
 use queue::Waiting;
 use rules::Rules;
 use shelf::{Keeper, SHELF_CALL};
@@ -97,6 +99,7 @@ pub struct Agent {
     asked: Vec<Asked>,
     upload: TokenBucket,
     rules: Rules,
+    mappings: Mappings,
     keeper: Option<Keeper>,
     lent: Lent,
     /// Downloads that wait for their turn.
@@ -145,6 +148,7 @@ impl Agent {
                 share: config.share,
             },
             upload: TokenBucket::new(0),
+            mappings: Mappings::new(rng.bytes()),
             rules: Rules::new(
                 config.settings.clone(),
                 Ledger::new(config.usage_file.clone()),
@@ -252,6 +256,7 @@ impl Agent {
 
     fn on_listening(&mut self, at: SocketAddr) {
         self.me.port = Some(at.port());
+        self.want_mappings();
         self.tell_announcer();
     }
 
@@ -579,6 +584,7 @@ impl Agent {
         if let Some(announcer) = &mut self.announcer {
             announcer.shutdown(self.now);
         }
+        self.mappings.stop(&mut self.fx);
         let owners: Vec<u64> = self.swarms.keys().copied().collect();
         for owner in owners {
             self.dismiss(owner);
@@ -641,6 +647,7 @@ impl Agent {
         self.settle();
         self.tend_lent();
         self.tend_shelf();
+        self.tend_mappings();
         self.settle();
         self.fx.owner = LEDGER;
         self.rules.ledger.on_tick(self.now, &mut self.fx);
@@ -700,6 +707,7 @@ impl Agent {
             self.keeper.as_ref().map(Keeper::deadline),
             self.lent.deadline(),
             self.rules.yielding.deadline(),
+            self.mappings.deadline(),
             self.rules
                 .next_at()
                 .map(|at| Deadline::new(at, "other limits may hold")),

@@ -30,7 +30,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use content_calls::ContentCalls;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use lane::{Ask, Lane, Outcome};
 use messages::{ANNOUNCE_PATH, AnnounceReply, AnnounceRequest, Peer, PeerId, Scope};
@@ -85,6 +85,7 @@ pub struct Announcer {
     group: Option<String>,
     port: u16,
     addresses: Vec<IpAddr>,
+    mapped: Option<SocketAddr>,
     held: Vec<String>,
     swarms: Swarms,
     pace: Pace,
@@ -115,6 +116,7 @@ impl Announcer {
             group: config.group.clone(),
             port: 0,
             addresses: Vec::new(),
+            mapped: None,
             held: Vec::new(),
             swarms: Swarms::default(),
             presence: lane(),
@@ -151,6 +153,14 @@ impl Announcer {
         self.addresses = addresses;
         self.addresses
             .truncate(crate::limits::ADDRESSES_PER_DEVICE_MAX);
+    }
+
+    /// Where its router lets peers of other networks in, if it does.
+    pub fn set_mapped(&mut self, now: Now, mapped: Option<SocketAddr>) {
+        if core::mem::replace(&mut self.mapped, mapped) != mapped && !self.swarms.is_empty() {
+            self.swarms.refresh();
+            self.pace.changed(now.mono);
+        }
     }
 
     /// What this device has whole, whether it offers it or not.
@@ -310,6 +320,7 @@ impl Announcer {
             scope: self.scope,
             group: self.group.clone(),
             addresses: self.addresses.clone(),
+            mapped: self.mapped,
             held: self.held.clone(),
             swarms: self.swarms.batch(),
         };

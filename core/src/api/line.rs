@@ -125,6 +125,8 @@ pub struct Status {
     pub coordinator: Option<CoordinatorStatus>,
     #[serde(default)]
     pub policy: PolicyStatus,
+    #[serde(default)]
+    pub nat: NatStatus,
 }
 
 /// What this agent may do now.
@@ -143,6 +145,55 @@ pub struct PolicyStatus {
     /// What only this agent was told; all other settings are in files.
     #[serde(default)]
     pub told: Vec<ToldLine>,
+}
+
+/// How this device is reached from other networks, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatStatus {
+    pub kind: NatKind,
+    /// How it maps and filters, in the words of RFC 4787; empty while nobody has tried it.
+    pub behaviour: String,
+    /// All of it in words.
+    pub words: String,
+    pub port_mapping: PortMappingStatus,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NatKind {
+    #[default]
+    Unknown,
+    /// The address is public.
+    None,
+    /// The address is private.
+    Behind,
+}
+
+/// The port that the router leads here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMappingStatus {
+    pub state: PortMappingState,
+    /// Where peers of other networks get in.
+    pub outside: Option<String>,
+    /// `PCP`, `NAT-PMP` or `UPnP-IGD`.
+    pub protocol: Option<String>,
+    /// The router's firewall is open for us over IPv6.
+    pub pinhole_v6: bool,
+    /// Why there is none.
+    pub why: String,
+    /// The setting that decided that, and who set it.
+    pub setting: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortMappingState {
+    /// Nobody is asked.
+    #[default]
+    Off,
+    Asked,
+    Mapped,
+    Failed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -295,7 +346,10 @@ impl Line {
                 level: (*level).into(),
                 text: text.clone(),
             },
-            Event::LookForCaches(_) | Event::ShelfMoved(_) => return None,
+            Event::LookForCaches(_)
+            | Event::ShelfMoved(_)
+            | Event::MapPort(_)
+            | Event::UnmapPort(_) => return None,
         })
     }
 
@@ -512,6 +566,7 @@ mod tests {
                     reachable: true,
                 }),
                 policy: PolicyStatus::default(),
+                nat: NatStatus::default(),
             }),
             Line::Configured {
                 problems: alloc::vec!["x:3: wrong".into()],

@@ -13,8 +13,8 @@ pub use desk::{Asked, Desk};
 pub use host_line::{BatteryLine, DiskLine, HostLine, InterfaceLine};
 pub use line::{
     CoordinatorStatus, DemoDeviceLine, DemoLine, DemoProgressLine, FailedLine, GotLine, JobStatus,
-    Line, LineError, LogLevel, PeerStatus, PolicyStatus, ProgressLine, PublishedLine, SharedStatus,
-    Status, VerifiedBy, parse_sha256,
+    Line, LineError, LogLevel, NatKind, NatStatus, PeerStatus, PolicyStatus, PortMappingState,
+    PortMappingStatus, ProgressLine, PublishedLine, SharedStatus, Status, VerifiedBy, parse_sha256,
 };
 pub use name::{name_from_url, safe_name};
 pub use request::{

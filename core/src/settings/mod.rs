@@ -55,6 +55,8 @@ pub struct Settings {
     pub min_file_size_to_peer: u64,
     /// Ours.
     pub peer_encryption: Encryption,
+    /// Ours: routers are asked to let peers of other networks in.
+    pub port_mapping: bool,
 
     // --- sources in time
     pub delay_foreground_download_from_http: Duration,
@@ -128,6 +130,7 @@ impl Default for Settings {
             restrict_peer_selection_by: Restrict::Auto,
             min_file_size_to_peer: 10 * MB,
             peer_encryption: Encryption::Preferred,
+            port_mapping: true,
             delay_foreground_download_from_http: Duration::ZERO,
             delay_background_download_from_http: Duration::ZERO,
             delay_includes_cache: false,

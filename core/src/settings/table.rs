@@ -225,6 +225,9 @@ pub const TABLE: &[Row] = &[
     row!(PEERS, peer_encryption: One<Encryption>, ANY, None,
         "Whether sessions with peers must be encrypted (required), are if the other side can (preferred), or are not \
          (off)."),
+    row!(PEERS, port_mapping: Switch, ANY, None,
+        "Whether the router is asked to let peers of other networks in (by PCP, NAT-PMP or UPnP-IGD), in the modes group \
+         and internet, while this machine shares. What it gave is given back at the stop."),
 
     row!(TIME, delay_foreground_download_from_http: Span, within(0, 49_711 * DAY),
         policy("DODelayForegroundDownloadFromHttp", Unit::Seconds, 0, SECONDS_MAX),

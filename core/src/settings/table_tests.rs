@@ -19,6 +19,7 @@ fn every_field_has_one_row() {
         restrict_peer_selection_by,
         min_file_size_to_peer,
         peer_encryption,
+        port_mapping,
         delay_foreground_download_from_http,
         delay_background_download_from_http,
         delay_includes_cache,
