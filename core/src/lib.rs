@@ -36,6 +36,7 @@ pub mod announce;
 pub mod job;
 pub mod shelf;
 pub mod api;
+pub mod doctor;
 pub mod coordinator;
 pub mod origin;
 pub mod agent;

@@ -80,6 +80,8 @@ pub struct Agent {
     config: AgentConfig,
     jobs: JobConfig,
     me: Me,
+    /// Where peers are accepted.
+    listening: Option<SocketAddr>,
     rng: Rng,
     now: Now,
     fx: Effects,
@@ -147,6 +149,7 @@ impl Agent {
                 port: None,
                 share: config.share,
             },
+            listening: None,
             upload: TokenBucket::new(0),
             mappings: Mappings::new(rng.bytes()),
             rules: Rules::new(
@@ -255,6 +258,7 @@ impl Agent {
     }
 
     fn on_listening(&mut self, at: SocketAddr) {
+        self.listening = Some(at).filter(|_| self.me.share);
         self.me.port = Some(at.port());
         self.want_mappings();
         self.tell_announcer();

@@ -14,6 +14,8 @@ impl Agent {
     pub(super) fn status(&mut self) -> Status {
         let now = self.now.mono;
         let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            listening: self.listening.map(|at| at.to_string()),
             policy: self.policy_status(),
             nat: self.nat_status(),
             ..Status::default()
@@ -80,16 +82,16 @@ impl Agent {
         let (kind, mut words) = match own {
             None => (
                 NatKind::Unknown,
-                "not known: no default route of IPv4".to_string(),
+                "whether there is a NAT is not known: no default route of IPv4".to_string(),
             ),
             Some(own) if is_private_v4(own) => (NatKind::Behind, format!("behind a NAT: {own}")),
             Some(own) => (NatKind::None, format!("no NAT: {own} is public")),
         };
         if let (Some(outside), Some(protocol)) = (&port_mapping.outside, &port_mapping.protocol) {
-            words += &format!(", let in at {outside} ({protocol})");
+            words += &format!("; the router lets peers in at {outside} ({protocol})");
         }
         if kind == NatKind::Behind {
-            words += "; of which kind is not known: no coordinator with rendezvous";
+            words += "; its kind is not known: no coordinator with rendezvous";
         }
         NatStatus {
             kind,

@@ -316,6 +316,8 @@ const fn status_of(kind: FailureKind) -> StatusCode {
         FailureKind::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
         FailureKind::Unavailable => StatusCode::BAD_GATEWAY,
         FailureKind::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
-        FailureKind::Disk | FailureKind::Listen => StatusCode::INTERNAL_SERVER_ERROR,
+        FailureKind::Disk | FailureKind::Listen | FailureKind::Unwell => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }

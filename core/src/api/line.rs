@@ -3,6 +3,7 @@
 //! Decides: names and shapes. Never does: when a line is written. Invariants: a line holds no newline;
 //! `Line::parse(line.render())` gives the line back. Tests: below, and `docs/json.md` is checked against it.
 
+use super::check_line::{CheckLine, DoctorLine};
 use super::host_line::HostLine;
 use super::setting_line::{SettingLine, ToldLine};
 use super::shelf_line::ShelfLine;
@@ -53,6 +54,8 @@ pub enum Line {
     Shelf(ShelfLine),
     Host(HostLine),
     Setting(SettingLine),
+    Check(CheckLine),
+    Doctor(DoctorLine),
     Published(PublishedLine),
     DemoProgress(DemoProgressLine),
     DemoDevice(DemoDeviceLine),
@@ -118,6 +121,11 @@ pub struct FailedLine {
 /// What an agent is doing, for `GET /v1/status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    #[serde(default)]
+    pub version: String,
+    /// Where peers are accepted; `null` if they are not.
+    #[serde(default)]
+    pub listening: Option<String>,
     pub jobs: Vec<JobStatus>,
     pub shared: Vec<SharedStatus>,
     pub peers: Vec<PeerStatus>,
@@ -543,6 +551,8 @@ mod tests {
             Line::of_reply(&Reply::Shared(Ok(()))),
             Line::of_reply(&Reply::Stopped),
             Line::Status(Status {
+                version: "0.1.0".into(),
+                listening: Some("0.0.0.0:7680".into()),
                 jobs: alloc::vec![JobStatus {
                     call: 3,
                     output: "/x".into(),

@@ -1,5 +1,6 @@
 //! Callers on this machine: requests in, JSON lines out; and the numbers and names they read and write.
 
+mod check_line;
 mod desk;
 mod host_line;
 mod line;
@@ -9,6 +10,7 @@ mod request;
 mod shelf_line;
 mod text;
 
+pub use check_line::{CheckLine, DoctorLine, Verdict};
 pub use desk::{Asked, Desk};
 pub use host_line::{BatteryLine, DiskLine, HostLine, InterfaceLine};
 pub use line::{

@@ -354,6 +354,7 @@ mod tests {
 
     #[test]
     fn those_elsewhere_are_told_the_port_of_the_router_if_it_is_its_own() {
+        use alloc::string::ToString as _;
         let device = |n, seen: &str, port, inside: &[&str]| {
             let inside: Vec<IpAddr> = inside.iter().map(|a| a.parse().unwrap()).collect();
             let seen = SocketAddr::new(seen.parse().unwrap(), port);
