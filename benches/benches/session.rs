@@ -10,7 +10,7 @@ use dovetail_benches::{MIB, SOCKET_READ, cut, noise};
 use dovetail_core::content::{Bitfield, Geometry, Run};
 use dovetail_core::ids::StreamId;
 use dovetail_core::limits::PIECE_LEN;
-use dovetail_core::machine::{Effects, Endpoint, Host, Output};
+use dovetail_core::machine::{Effects, Output};
 use dovetail_core::session::{Identity, Session, SessionEvent};
 use dovetail_core::time::Mono;
 use dovetail_core::wire::PeerId;

@@ -6,6 +6,7 @@
 use crate::content::Digest;
 use crate::failure::Failure;
 use crate::ids::{CallId, JobId};
+use crate::port_map::{Family, PortRequest};
 use crate::settings::{Mode, Problem, Provider, Source};
 use crate::stats::ByClass;
 use alloc::string::String;
@@ -124,6 +125,11 @@ pub enum Event {
     /// Look for cache servers on the local networks by DNS-SD from now on, or look no longer. Until it is said, nobody
     /// looks; what is found comes as [`crate::host::HostFacts::found_caches`].
     LookForCaches(bool),
+    /// Ask the router for this port, once; what it said comes in [`crate::host::HostFacts::port_answers`]. It replaces
+    /// the request of that family before.
+    MapPort(PortRequest),
+    /// Give the port back, if one was given.
+    UnmapPort(Family),
     /// The shelf is in this folder from now on: [`crate::host::HostFacts::disk`] is to be the disk it is on.
     ShelfMoved(String),
 }

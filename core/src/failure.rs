@@ -25,6 +25,8 @@ pub enum FailureKind {
     Interrupted,
     /// An address cannot be listened on.
     Listen,
+    /// `doctor` has found a problem.
+    Unwell,
 }
 
 impl FailureKind {
@@ -38,6 +40,7 @@ impl FailureKind {
             Self::Exists => 6,
             Self::Refused => 7,
             Self::Listen => 8,
+            Self::Unwell => 9,
             Self::Interrupted => 130,
         }
     }

@@ -3,6 +3,7 @@
 //! The shell reports facts ([`crate::machine::Input::Host`]) whenever one has changed; what they mean is
 //! decided by `policy`. Unknown is `None` or empty, never a guess.
 
+use crate::port_map::PortAnswer;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -29,6 +30,8 @@ pub struct HostFacts {
     pub dhcp_cache_hosts: Option<String>,
     /// Cache servers announced by DNS-SD, `host:port`.
     pub found_caches: Vec<String>,
+    /// What came of the last [`crate::command::Event::MapPort`] of each family.
+    pub port_answers: Vec<PortAnswer>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub struct Interface {
     pub subnets: Vec<Subnet>,
     /// The default route of IPv4 or IPv6 leads through it.
     pub default_route: bool,
+    /// Next hops of the default routes through it, the preferred one of each family.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// What kind of interface the kernel says it is.

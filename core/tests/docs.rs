@@ -15,7 +15,7 @@ const EXIT_CODES: &str = include_str!("../../docs/exit-codes.md");
 const SETTINGS: &str = include_str!("../../docs/settings.md");
 const JSON: &str = include_str!("../../docs/json.md");
 
-const KINDS: [FailureKind; 8] = [
+const KINDS: [FailureKind; 9] = [
     FailureKind::Usage,
     FailureKind::Unavailable,
     FailureKind::Mismatch,
@@ -23,6 +23,7 @@ const KINDS: [FailureKind; 8] = [
     FailureKind::Exists,
     FailureKind::Refused,
     FailureKind::Listen,
+    FailureKind::Unwell,
     FailureKind::Interrupted,
 ];
 

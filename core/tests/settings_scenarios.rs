@@ -59,6 +59,7 @@ const LAB: Lab = Lab {
         dhcp_group_id: None,
         dhcp_cache_hosts: None,
         found_caches: Vec::new(),
+        port_answers: Vec::new(),
     },
     base: &[],
     seeds: &[],
@@ -95,6 +96,7 @@ struct Outcome {
     kept_elsewhere: usize,
     offered: usize,
     taken: Option<Report>,
+    asks_router: bool,
 }
 
 impl Outcome {
@@ -290,6 +292,8 @@ fn run(lab: &Lab, value: Option<(&str, &str)>) -> Outcome {
             _ => None,
         });
     let waited = waited.collect();
+    let mut events = run.world.events(device).iter();
+    let asks_router = events.any(|event| matches!(event, Event::MapPort(_)));
     let under = |disk: &dovetail_core::sim::Disk, folder: &str| {
         let paths = disk.paths().filter(|path| path.starts_with(folder));
         paths.filter(|path| path.ends_with(".data")).count()
@@ -309,6 +313,7 @@ fn run(lab: &Lab, value: Option<(&str, &str)>) -> Outcome {
         kept_elsewhere,
         offered,
         taken,
+        asks_router,
     }
 }
 
@@ -366,6 +371,16 @@ fn origin_at(outcome: &Outcome) -> String {
     at.map_or("never".into(), |at| format!("after {} s", at.as_secs()))
 }
 
+fn asks_router(outcome: &Outcome) -> String {
+    let asks = outcome.asks_router;
+    if asks {
+        "asks the router"
+    } else {
+        "asks nobody"
+    }
+    .into()
+}
+
 fn subnet(text: &str, name: &str, link: LinkKind) -> Interface {
     Interface {
         name: name.into(),
@@ -381,6 +396,14 @@ fn on_lan() -> HostFacts {
         interfaces: vec![subnet("10.0.1.1/24", "eth0", LinkKind::Ethernet)],
         ..HostFacts::default()
     }
+}
+
+fn behind_a_router() -> HostFacts {
+    let mut facts = on_lan();
+    for interface in &mut facts.interfaces {
+        interface.gateways = vec!["10.0.1.254".parse().unwrap()];
+    }
+    facts
 }
 
 fn on_vpn() -> HostFacts {
@@ -503,6 +526,18 @@ fn scenarios() -> Vec<Scenario> {
             from,
             "lan",
             "origin",
+        ),
+        scenario(
+            "port_mapping",
+            "false",
+            Lab {
+                base: &[("download_mode", "internet")],
+                facts: behind_a_router(),
+                ..LAB
+            },
+            asks_router,
+            "asks the router",
+            "asks nobody",
         ),
         scenario(
             "delay_foreground_download_from_http",

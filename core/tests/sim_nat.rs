@@ -325,11 +325,11 @@ fn meet(seed: u64, kinds: [NatSpec; 2]) -> bool {
 
 #[test]
 fn pairs_meet_unless_a_symmetric_one_faces_a_filter_of_ports() {
-    for a in 0..4 {
-        for b in 0..4 {
+    for (a, here) in KINDS.into_iter().enumerate() {
+        for (b, there) in KINDS.into_iter().enumerate() {
             let want = !matches!((a, b), (3, 2 | 3) | (2, 3));
             for seed in seeds(1..=3) {
-                let got = meet(seed, [KINDS[a], KINDS[b]]);
+                let got = meet(seed, [here, there]);
                 assert_eq!(got, want, "kinds {a} and {b}, seed {seed}");
             }
         }

@@ -28,6 +28,7 @@ fn help_is_as_written_down() {
         "publish",
         "status",
         "config",
+        "doctor",
         "agent",
         "coordinator",
         "origin",

@@ -9,6 +9,7 @@
 
 pub mod host;
 pub mod dnssd;
+pub mod port_map;
 pub mod facts;
 pub mod watch;
 pub mod tls;

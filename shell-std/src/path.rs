@@ -145,8 +145,8 @@ fn mark(socket: &OwnedFd, is_background: bool) {
     let _ = sockopt::set_ipv6_tclass(socket, octet.into());
 }
 
-/// Since Linux 5.15 (3aa7857fe1d7).
-fn can_bound_receiving() -> bool {
+/// A receive window can be bounded, since Linux 5.15 (3aa7857fe1d7).
+pub(crate) fn can_bound_receiving() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
     *CAN.get_or_init(|| {
         let name = rustix::system::uname();

@@ -12,6 +12,7 @@ mod datagrams;
 mod dial;
 mod ledger;
 mod lent;
+mod mapping;
 mod queue;
 mod rules;
 mod shelf;
@@ -49,6 +50,7 @@ use dial::Place;
 use ledger::Ledger;
 use lent::Lent;
 pub use lent::Loan;
+use mapping::Mappings;
 use queue::Waiting;
 use rules::{Rules, own_addresses};
 use shelf::{Keeper, SHELF_CALL};
@@ -82,6 +84,8 @@ pub struct Agent {
     config: AgentConfig,
     jobs: JobConfig,
     me: Me,
+    /// Where peers are accepted.
+    listening: Option<SocketAddr>,
     rng: Rng,
     now: Now,
     fx: Effects,
@@ -104,6 +108,7 @@ pub struct Agent {
     asked: Vec<Asked>,
     upload: TokenBucket,
     rules: Rules,
+    mappings: Mappings,
     keeper: Option<Keeper>,
     lent: Lent,
     /// Downloads that wait for their turn.
@@ -153,7 +158,9 @@ impl Agent {
                 port: None,
                 share: config.share,
             },
+            listening: None,
             upload: TokenBucket::new(0),
+            mappings: Mappings::new(rng.bytes()),
             rules: Rules::new(
                 config.settings.clone(),
                 Ledger::new(config.usage_file.clone()),
@@ -265,11 +272,13 @@ impl Agent {
     }
 
     fn on_listening(&mut self, at: SocketAddr) {
+        self.listening = Some(at).filter(|_| self.me.share);
         self.me.port = Some(at.port());
         self.swarms
             .values_mut()
             .for_each(|swarm| swarm.me = self.me);
         self.tell_rendezvous();
+        self.want_mappings();
         self.tell_announcer();
     }
 
@@ -651,6 +660,7 @@ impl Agent {
         if let Some(announcer) = &mut self.announcer {
             announcer.shutdown(self.now);
         }
+        self.mappings.stop(&mut self.fx);
         let owners: Vec<u64> = self.swarms.keys().copied().collect();
         for owner in owners {
             self.dismiss(owner);
@@ -754,6 +764,7 @@ impl Agent {
         self.settle();
         self.tend_lent();
         self.tend_shelf();
+        self.tend_mappings();
         self.settle();
         self.fx.owner = LEDGER;
         self.rules.ledger.on_tick(self.now, &mut self.fx);
@@ -813,6 +824,7 @@ impl Agent {
             self.keeper.as_ref().map(Keeper::deadline),
             self.lent.deadline(),
             self.rules.yielding.deadline(),
+            self.mappings.deadline(),
             self.rules
                 .next_at()
                 .map(|at| Deadline::new(at, "other limits may hold")),

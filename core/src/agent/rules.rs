@@ -191,15 +191,17 @@ impl Rules {
 }
 
 impl Agent {
-    pub(super) fn on_host(&mut self, facts: HostFacts) {
+    pub(super) fn on_host(&mut self, mut facts: HostFacts) {
         let rules = &mut self.rules;
         if networks(&rules.facts) != networks(&facts) {
             rules.down.forget_line();
         }
         rules.yielding.on_host(&facts);
         rules.effective = rules.layers.effective(&facts);
+        let answers = core::mem::take(&mut facts.port_answers);
         rules.facts = facts;
         self.reconsider();
+        self.on_port_answers(&answers);
     }
 
     /// One provider says something else now. What it says wrong is told, and what held before stays.
@@ -248,6 +250,7 @@ impl Agent {
             self.fx.notify(Event::LookForCaches(looks));
         }
         self.tell_restrictions();
+        self.want_mappings();
         self.tell_announcer();
         self.look_at_shelf();
         let owners: Vec<u64> = self.swarms.keys().copied().collect();

@@ -3,17 +3,22 @@
 use super::Agent;
 use super::queue::Waiting;
 use crate::api::{
-    CoordinatorStatus, JobStatus, PeerStatus, PolicyStatus, ProgressLine, SharedStatus, Status,
-    ToldLine,
+    CoordinatorStatus, JobStatus, NatKind, NatStatus, PeerStatus, PolicyStatus, PortMappingState,
+    PortMappingStatus, ProgressLine, SharedStatus, Status, ToldLine,
 };
 use crate::ids::StreamId;
-use alloc::string::ToString;
+use crate::policy::is_private_v4;
+use alloc::format;
+use alloc::string::{String, ToString};
 
 impl Agent {
     pub(super) fn status(&mut self) -> Status {
         let now = self.now.mono;
         let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            listening: self.listening.map(|at| at.to_string()),
             policy: self.policy_status(),
+            nat: self.nat_status(),
             ..Status::default()
         };
         for swarm in self.swarms.values_mut() {
@@ -67,6 +72,66 @@ impl Agent {
             caches: limits.caches.iter().map(ToString::to_string).collect(),
             internet_upload_bytes: self.rules.ledger.internet_upload_bytes(self.now.wall),
             told: ToldLine::of(self.rules.layers()),
+        }
+    }
+
+    fn nat_status(&self) -> NatStatus {
+        let own = self.rules.limits.port_map.own_v4;
+        let port_mapping = self.port_mapping_status();
+        let (kind, mut words) = match own {
+            None => (
+                NatKind::Unknown,
+                "whether there is a NAT is not known: no default route of IPv4".to_string(),
+            ),
+            Some(own) if is_private_v4(own) => (NatKind::Behind, format!("behind a NAT: {own}")),
+            Some(own) => (NatKind::None, format!("no NAT: {own} is public")),
+        };
+        if let (Some(outside), Some(protocol)) = (&port_mapping.outside, &port_mapping.protocol) {
+            words += &format!("; the router lets peers in at {outside} ({protocol})");
+        }
+        let (seen, behaviour) = self.datagrams.rendezvous.outside();
+        let behaviour = match seen {
+            Some(at) => {
+                words += &format!("; the coordinator sees it at {at} (UDP): {behaviour}");
+                behaviour.to_string()
+            }
+            None => String::new(),
+        };
+        if kind == NatKind::Behind && seen.is_none() {
+            words += "; its kind is not known: no coordinator's rendezvous has seen it";
+        }
+        NatStatus {
+            kind,
+            behaviour,
+            words,
+            port_mapping,
+        }
+    }
+
+    fn port_mapping_status(&self) -> PortMappingStatus {
+        let (held, failure) = self.mappings.v4();
+        let pinhole_v6 = self.mappings.opened_v6();
+        let off = |setting: &str, why: String| PortMappingStatus {
+            why,
+            setting: self.rules.explain(setting),
+            pinhole_v6,
+            ..PortMappingStatus::default()
+        };
+        if self.me.port.is_none() || !self.me.share {
+            return off("port_mapping", "this agent does not share".to_string());
+        }
+        if let Err(reason) = &self.rules.limits.port_map.v4 {
+            return off(reason.setting, reason.text.clone());
+        }
+        PortMappingStatus {
+            state: match (held, failure) {
+                (Some(_), _) => PortMappingState::Mapped,
+                (None, Some(_)) => PortMappingState::Failed,
+                (None, None) => PortMappingState::Asked,
+            },
+            outside: held.map(|mapping| mapping.outside.to_string()),
+            protocol: held.map(|mapping| mapping.protocol.name().to_string()),
+            ..off("port_mapping", failure.cloned().unwrap_or_default())
         }
     }
 }

@@ -51,6 +51,10 @@ pub struct AnnounceRequest {
     /// runs on the coordinator's machine (which sees it on loopback). Private addresses only, else ignored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+    /// Where its router lets peers in (PCP, NAT-PMP, UPnP-IGD). The port counts if the address is the one the announce
+    /// comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped: Option<SocketAddr>,
     /// Contents it has whole, offered now or not; hex of truncated info hashes. It is told which are wanted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<String>,

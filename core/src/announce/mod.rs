@@ -88,6 +88,7 @@ pub struct Announcer {
     group: Option<String>,
     port: u16,
     addresses: Vec<IpAddr>,
+    mapped: Option<SocketAddr>,
     held: Vec<String>,
     swarms: Swarms,
     pace: Pace,
@@ -122,6 +123,7 @@ impl Announcer {
             group: config.group.clone(),
             port: 0,
             addresses: Vec::new(),
+            mapped: None,
             held: Vec::new(),
             swarms: Swarms::default(),
             presence: lane(),
@@ -161,6 +163,14 @@ impl Announcer {
         self.addresses = addresses;
         self.addresses
             .truncate(crate::limits::ADDRESSES_PER_DEVICE_MAX);
+    }
+
+    /// Where its router lets peers of other networks in, if it does.
+    pub fn set_mapped(&mut self, now: Now, mapped: Option<SocketAddr>) {
+        if core::mem::replace(&mut self.mapped, mapped) != mapped && !self.swarms.is_empty() {
+            self.swarms.refresh();
+            self.pace.changed(now.mono);
+        }
     }
 
     /// What this device has whole, whether it offers it or not.
@@ -323,6 +333,7 @@ impl Announcer {
             scope: self.scope,
             group: self.group.clone(),
             addresses: self.addresses.clone(),
+            mapped: self.mapped,
             held: self.held.clone(),
             swarms: self.swarms.batch(),
         };

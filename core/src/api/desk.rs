@@ -21,6 +21,7 @@ use crate::machine::{CloseHow, Effects};
 use crate::time::{Deadline, Now};
 use ::http::StatusCode;
 use ::http::header::CONTENT_TYPE;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -146,7 +147,7 @@ impl Desk {
         fx: &mut Effects,
         asked: &mut Vec<Asked>,
     ) {
-        self.on_line(now, call, &Line::Status(status), fx, asked);
+        self.on_line(now, call, &Line::Status(Box::new(status)), fx, asked);
     }
 
     /// One line that answers a call.
@@ -316,6 +317,8 @@ const fn status_of(kind: FailureKind) -> StatusCode {
         FailureKind::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
         FailureKind::Unavailable => StatusCode::BAD_GATEWAY,
         FailureKind::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
-        FailureKind::Disk | FailureKind::Listen => StatusCode::INTERNAL_SERVER_ERROR,
+        FailureKind::Disk | FailureKind::Listen | FailureKind::Unwell => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }

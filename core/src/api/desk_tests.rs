@@ -221,7 +221,7 @@ fn status_is_asked_of_the_agent() {
         now,
     } = &mut room;
     desk.on_status(*now, call, status.clone(), fx, asked);
-    assert_eq!(lines(&room.sent()), [Line::Status(status)]);
+    assert_eq!(lines(&room.sent()), [Line::Status(status.into())]);
 }
 
 #[test]

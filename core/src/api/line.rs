@@ -3,6 +3,7 @@
 //! Decides: names and shapes. Never does: when a line is written. Invariants: a line holds no newline;
 //! `Line::parse(line.render())` gives the line back. Tests: below, and `docs/json.md` is checked against it.
 
+use super::check_line::{CheckLine, DoctorLine};
 use super::host_line::HostLine;
 use super::setting_line::{SettingLine, ToldLine};
 use super::shelf_line::ShelfLine;
@@ -10,6 +11,7 @@ use crate::command::{Event, Level, Progress, Reply, Report, Verified};
 use crate::content::Digest;
 use crate::failure::{Failure, FailureKind};
 use crate::stats::ByClass;
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -49,10 +51,12 @@ pub enum Line {
     Configured {
         problems: Vec<String>,
     },
-    Status(Status),
+    Status(Box<Status>),
     Shelf(ShelfLine),
     Host(HostLine),
     Setting(SettingLine),
+    Check(CheckLine),
+    Doctor(DoctorLine),
     Published(PublishedLine),
     DemoProgress(DemoProgressLine),
     DemoDevice(DemoDeviceLine),
@@ -118,6 +122,11 @@ pub struct FailedLine {
 /// What an agent is doing, for `GET /v1/status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    #[serde(default)]
+    pub version: String,
+    /// Where peers are accepted; `null` if they are not.
+    #[serde(default)]
+    pub listening: Option<String>,
     pub jobs: Vec<JobStatus>,
     pub shared: Vec<SharedStatus>,
     pub peers: Vec<PeerStatus>,
@@ -125,6 +134,8 @@ pub struct Status {
     pub coordinator: Option<CoordinatorStatus>,
     #[serde(default)]
     pub policy: PolicyStatus,
+    #[serde(default)]
+    pub nat: NatStatus,
 }
 
 /// What this agent may do now.
@@ -143,6 +154,55 @@ pub struct PolicyStatus {
     /// What only this agent was told; all other settings are in files.
     #[serde(default)]
     pub told: Vec<ToldLine>,
+}
+
+/// How this device is reached from other networks, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatStatus {
+    pub kind: NatKind,
+    /// How it maps and filters, in the words of RFC 4787; empty while nobody has tried it.
+    pub behaviour: String,
+    /// All of it in words.
+    pub words: String,
+    pub port_mapping: PortMappingStatus,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NatKind {
+    #[default]
+    Unknown,
+    /// The address is public.
+    None,
+    /// The address is private.
+    Behind,
+}
+
+/// The port that the router leads here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMappingStatus {
+    pub state: PortMappingState,
+    /// Where peers of other networks get in.
+    pub outside: Option<String>,
+    /// `PCP`, `NAT-PMP` or `UPnP-IGD`.
+    pub protocol: Option<String>,
+    /// The router's firewall is open for us over IPv6.
+    pub pinhole_v6: bool,
+    /// Why there is none.
+    pub why: String,
+    /// The setting that decided that, and who set it.
+    pub setting: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortMappingState {
+    /// Nobody is asked.
+    #[default]
+    Off,
+    Asked,
+    Mapped,
+    Failed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -295,7 +355,10 @@ impl Line {
                 level: (*level).into(),
                 text: text.clone(),
             },
-            Event::LookForCaches(_) | Event::ShelfMoved(_) => return None,
+            Event::LookForCaches(_)
+            | Event::ShelfMoved(_)
+            | Event::MapPort(_)
+            | Event::UnmapPort(_) => return None,
         })
     }
 
@@ -488,7 +551,9 @@ mod tests {
             .remedy("ask again")))),
             Line::of_reply(&Reply::Shared(Ok(()))),
             Line::of_reply(&Reply::Stopped),
-            Line::Status(Status {
+            Line::Status(Box::new(Status {
+                version: "0.1.0".into(),
+                listening: Some("0.0.0.0:7680".into()),
                 jobs: alloc::vec![JobStatus {
                     call: 3,
                     output: "/x".into(),
@@ -512,7 +577,8 @@ mod tests {
                     reachable: true,
                 }),
                 policy: PolicyStatus::default(),
-            }),
+                nat: NatStatus::default(),
+            })),
             Line::Configured {
                 problems: alloc::vec!["x:3: wrong".into()],
             },

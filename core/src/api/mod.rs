@@ -1,5 +1,6 @@
 //! Callers on this machine: requests in, JSON lines out; and the numbers and names they read and write.
 
+mod check_line;
 mod desk;
 mod host_line;
 mod line;
@@ -9,12 +10,13 @@ mod request;
 mod shelf_line;
 mod text;
 
+pub use check_line::{CheckLine, DoctorLine, Verdict};
 pub use desk::{Asked, Desk};
 pub use host_line::{BatteryLine, DiskLine, HostLine, InterfaceLine};
 pub use line::{
     CoordinatorStatus, DemoDeviceLine, DemoLine, DemoProgressLine, FailedLine, GotLine, JobStatus,
-    Line, LineError, LogLevel, PeerStatus, PolicyStatus, ProgressLine, PublishedLine, SharedStatus,
-    Status, VerifiedBy, parse_sha256,
+    Line, LineError, LogLevel, NatKind, NatStatus, PeerStatus, PolicyStatus, PortMappingState,
+    PortMappingStatus, ProgressLine, PublishedLine, SharedStatus, Status, VerifiedBy, parse_sha256,
 };
 pub use name::{name_from_url, safe_name};
 pub use request::{

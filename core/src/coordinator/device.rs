@@ -20,6 +20,8 @@ pub(super) struct Device {
     pub(super) peer_id: PeerId,
     /// Where it was seen, with the port it announced.
     pub(super) seen: SocketAddr,
+    /// Where its router lets peers of other networks in.
+    outside: SocketAddr,
     /// Private addresses it gave itself.
     inside: Vec<IpAddr>,
     scope: Scope,
@@ -69,12 +71,24 @@ impl Device {
         Self {
             peer_id,
             seen,
+            outside: seen,
             inside: inside.filter(is_private).collect(),
             scope,
             group: group.filter(|group| !group.is_empty()),
             net: Net::of(seen.ip()),
             order: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
         }
+    }
+
+    /// Its router leads a port of the address it was seen at to it.
+    pub(super) fn mapped(mut self, mapped: Option<SocketAddr>) -> Self {
+        let is_own = |at: &SocketAddr| at.ip().to_canonical() == self.seen.ip();
+        if let Some(mapped) = mapped.filter(is_own)
+            && self.seen.port() != 0
+        {
+            self.outside.set_port(mapped.port());
+        }
+        self
     }
 
     /// How this device is to reach `other`; `None` if it cannot or may not.
@@ -117,11 +131,11 @@ impl Device {
             (false, false) => {}
         }
         if mine == theirs {
-            let addr = other.own_like(self).unwrap_or(theirs);
-            let at = SocketAddr::new(addr, other.seen.port());
+            let inside = |addr| SocketAddr::new(addr, other.seen.port());
+            let at = other.own_like(self).map_or(other.outside, inside);
             return Some((at, Distance::Site));
         }
-        Some((other.seen, distance(mine, theirs)))
+        Some((other.outside, distance(mine, theirs)))
     }
 
     /// Its own address for somebody at `from`: in the same subnet if it has one there.
@@ -336,6 +350,36 @@ mod tests {
         );
         let local_liar = at("127.0.0.1").inside(&["203.0.113.80"]);
         assert_eq!(sees(&at("10.0.0.1"), &local_liar), None);
+    }
+
+    #[test]
+    fn those_elsewhere_are_told_the_port_of_the_router_if_it_is_its_own() {
+        use alloc::string::ToString as _;
+        let device = |n, seen: &str, port, inside: &[&str]| {
+            let inside: Vec<IpAddr> = inside.iter().map(|a| a.parse().unwrap()).collect();
+            let seen = SocketAddr::new(seen.parse().unwrap(), port);
+            Device::new([n; 20], seen, &inside, Scope::Internet, None)
+        };
+        let view =
+            |asker: Device, other: Device| asker.view(&other).map(|view| view.addr.to_string());
+        let far = || device(1, "203.0.113.1", 7680, &[]);
+        let near = |inside: &'static [&str]| device(2, "198.51.100.7", 7680, inside);
+        let home = |port, inside| {
+            let mapped = Some("198.51.100.7:4000".parse().unwrap());
+            device(3, "198.51.100.7", port, inside).mapped(mapped)
+        };
+        let some = |text: &str| Some(text.into());
+        assert_eq!(view(far(), home(7680, &[])), some("198.51.100.7:4000"));
+        assert_eq!(
+            view(near(&["10.0.0.9"]), home(7680, &["10.0.0.3"])),
+            some("10.0.0.3:7680")
+        );
+        assert_eq!(view(near(&[]), home(7680, &[])), some("198.51.100.7:4000"));
+        // Whoever is not to be dialled has no door, and a stranger's is not ours.
+        assert_eq!(view(far(), home(0, &[])), None);
+        let stranger = Some("192.0.2.80:80".parse().unwrap());
+        let liar = device(3, "198.51.100.7", 7680, &[]).mapped(stranger);
+        assert_eq!(view(far(), liar), some("198.51.100.7:7680"));
     }
 
     #[test]

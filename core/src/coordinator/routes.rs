@@ -142,13 +142,14 @@ impl Desk {
             .map_err(|why| refusal(StatusCode::BAD_REQUEST, MALFORMED, &why.to_string(), ""))?;
         let seen = SocketAddr::new(from.ip(), message.port);
         let policy = self.policy.of(message.group.as_deref());
-        let device = Arc::new(Device::new(
+        let device = Device::new(
             message.device,
             seen,
             &message.addresses,
             message.scope,
             message.group,
-        ));
+        );
+        let device = Arc::new(device.mapped(message.mapped));
         let wanted = self.wanted(&message.held);
         let mut swarms = Vec::with_capacity(message.swarms.len());
         for swarm in message.swarms {

@@ -10,6 +10,7 @@
 mod caches;
 mod civil;
 mod peers;
+mod port_map;
 mod reason;
 mod vpn;
 
@@ -18,6 +19,7 @@ mod tests;
 
 pub use civil::month_number;
 pub use peers::Known;
+pub use port_map::{MapTarget, PortMapLimits, is_private_v4};
 pub use reason::{Code, Reason};
 pub use vpn::vpn;
 
@@ -67,6 +69,8 @@ pub struct Limits {
     pub looks_for_caches: bool,
     /// Why there are none although some are set or found; why one that is set cannot be used.
     pub caches_reason: Option<Reason>,
+    /// Whom to ask to let peers of other networks in.
+    pub port_map: PortMapLimits,
     pub shelf: ShelfLimits,
     /// Time alone may change these limits after so long.
     pub next_change: Option<Duration>,
@@ -161,6 +165,7 @@ pub fn limits(settings: &Settings, facts: &HostFacts, usage: &Usage, now: Wall) 
         paused: metered(settings, facts),
     };
     Limits {
+        port_map: port_map::port_map(settings, facts, mode, &uploads),
         mode,
         mode_reason,
         group: group.filter(|_| mode == Mode::Group),

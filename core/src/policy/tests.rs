@@ -24,6 +24,7 @@ fn interface(name: &str, link: LinkKind, subnet: &str, default_route: bool) -> I
         link,
         subnets: vec![subnet.parse().unwrap()],
         default_route,
+        gateways: Vec::new(),
     }
 }
 

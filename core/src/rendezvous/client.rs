@@ -181,9 +181,9 @@ impl Client {
         self.on_tick(now);
     }
 
-    /// Where this device is seen from outside.
-    pub const fn outside(&self) -> Option<SocketAddr> {
-        self.outside
+    /// Where this device is seen from outside, and behind what.
+    pub const fn outside(&self) -> (Option<SocketAddr>, NatKind) {
+        (self.outside, self.kind)
     }
 
     /// Meet this peer for a content.

@@ -193,10 +193,10 @@ pub(super) fn derive(key: &Key, text: &[u8]) -> [u8; 32] {
 }
 
 fn keyed(key: &Key, text: &[u8]) -> Hmac<Sha256> {
-    let mut hmac = match Hmac::<Sha256>::new_from_slice(&key.0) {
-        Ok(hmac) => hmac,
-        Err(_) => unreachable!("HMAC takes keys of any length"),
-    };
+    // As long as a block of SHA-256: shorter keys are filled up with zeros (RFC 2104 §2).
+    let mut block = [0; 64];
+    block[..key.0.len()].copy_from_slice(&key.0);
+    let mut hmac = Hmac::<Sha256>::new(&block.into());
     hmac.update(text);
     hmac
 }

@@ -57,6 +57,8 @@ pub struct Settings {
     pub peer_encryption: Encryption,
     /// Ours.
     pub peer_transport: PeerTransport,
+    /// Ours: routers are asked to let peers of other networks in.
+    pub port_mapping: bool,
 
     // --- sources in time
     pub delay_foreground_download_from_http: Duration,
@@ -131,6 +133,7 @@ impl Default for Settings {
             min_file_size_to_peer: 10 * MB,
             peer_encryption: Encryption::Preferred,
             peer_transport: PeerTransport::Auto,
+            port_mapping: true,
             delay_foreground_download_from_http: Duration::ZERO,
             delay_background_download_from_http: Duration::ZERO,
             delay_includes_cache: false,

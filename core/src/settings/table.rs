@@ -228,6 +228,9 @@ pub const TABLE: &[Row] = &[
     row!(PEERS, peer_transport: One<PeerTransport>, ANY, None,
         "What carries sessions with peers. auto: TCP, and uTP over UDP where TCP does not get through, as between two \
          networks behind routers; tcp: TCP alone; utp: peers are called over uTP alone, and may still call over TCP."),
+    row!(PEERS, port_mapping: Switch, ANY, None,
+        "Whether the router is asked to let peers of other networks in (by PCP, NAT-PMP or UPnP-IGD), in the modes group \
+         and internet, while this machine shares. What it gave is given back at the stop."),
 
     row!(TIME, delay_foreground_download_from_http: Span, within(0, 49_711 * DAY),
         policy("DODelayForegroundDownloadFromHttp", Unit::Seconds, 0, SECONDS_MAX),

@@ -20,6 +20,7 @@ fn every_field_has_one_row() {
         min_file_size_to_peer,
         peer_encryption,
         peer_transport,
+        port_mapping,
         delay_foreground_download_from_http,
         delay_background_download_from_http,
         delay_includes_cache,

@@ -52,6 +52,7 @@ pub(crate) enum Command {
     Get(GetArgs),
     Publish(PublishArgs),
     Status(StatusArgs),
+    Doctor(DoctorArgs),
     Shelf(ShelfArgs),
     Config(ConfigArgs),
     Agent(AgentArgs),
@@ -219,6 +220,22 @@ pub(crate) struct StatusArgs {
     /// Show instead what an agent sees of this host: networks, power, memory, disk
     #[arg(long)]
     pub(crate) host: bool,
+}
+
+/// Say why peers do not come: look at everything that could be the reason
+///
+/// Looks at this home's agent and its settings, its port, the coordinator, the router and this host; says of each what
+/// is well, what restricts and what is a problem, which setting decided, and what to do. No agent need run. Ends with
+/// code 9 if there is a problem.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dovetail doctor
+  dovetail doctor --coordinator http://10.0.0.1:7681")]
+pub(crate) struct DoctorArgs {
+    /// URL of a coordinator to try [default: the running agent's]
+    #[arg(long, value_name = "URL")]
+    pub(crate) coordinator: Option<String>,
 }
 
 /// Show what this home's agent keeps for peers, or say what is to stay or go

@@ -58,6 +58,28 @@ pub(crate) fn proxies() -> Result<Proxies, Failure> {
     Proxies::new(http.as_deref(), https.as_deref(), no.as_deref()).map_err(Failure::from)
 }
 
+/// The same for people to read: `http_proxy = http://proxy:3128`. Names and passwords are left out.
+pub(crate) fn proxies_in_words() -> Vec<String> {
+    let values = proxy_variables(|name| std::env::var(name).ok());
+    let names = ["http_proxy", "https_proxy", "no_proxy"];
+    let pairs = names.into_iter().zip(values);
+    pairs
+        .filter_map(|(name, value)| Some(format!("{name} = {}", without_userinfo(&value?))))
+        .collect()
+}
+
+/// `http://user:password@proxy:3128` is `http://proxy:3128`.
+fn without_userinfo(url: &str) -> String {
+    let (scheme, rest) = url
+        .split_once("://")
+        .map_or(("", url), |(s, rest)| (s, rest));
+    let host = rest.rsplit('@').next().unwrap_or_default();
+    match scheme {
+        "" => host.to_owned(),
+        scheme => format!("{scheme}://{host}"),
+    }
+}
+
 /// A seed for a role.
 pub(crate) fn seed() -> Result<[u8; 32], Failure> {
     host::seed().map_err(|e| {
@@ -139,6 +161,18 @@ mod tests {
             read(&[("ALL_PROXY", "a"), ("http_proxy", "h")]),
             [some("h"), some("a"), None]
         );
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (url, shown) in [
+            ("http://u:p@ss@proxy:3128/", "http://proxy:3128/"),
+            ("u:p@proxy:3128", "proxy:3128"),
+            ("proxy", "proxy"),
+            (".corp.example,10.0.0.0/8", ".corp.example,10.0.0.0/8"),
+        ] {
+            assert_eq!(without_userinfo(url), shown);
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod publish;
 mod status;
 mod shelf;
 mod config;
+mod doctor;
 mod status_host;
 mod demo;
 
@@ -57,6 +58,7 @@ fn run<R: Runtime>(cli: &Cli, out: Out) -> Result<(), Failure> {
         Command::Config(args) => config::config(args, global, out),
         Command::Status(args) if args.host => status_host::status_host(global, out),
         Command::Status(_) => status::status(global, out),
+        Command::Doctor(args) => doctor::doctor::<R>(args, global, out),
         Command::Shelf(args) => shelf::shelf(args, global, out),
         Command::Agent(args) => agent::agent::<R>(args, global, out),
         Command::Coordinator(args) => coordinator::coordinator::<R>(args, out),

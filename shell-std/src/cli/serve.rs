@@ -95,6 +95,8 @@ impl Watching for facts::Watch {
         match event {
             Event::LookForCaches(on) => self.browse(*on),
             Event::ShelfMoved(folder) => self.move_shelf(folder.into()),
+            Event::MapPort(request) => self.map_port(request.clone()),
+            Event::UnmapPort(family) => self.unmap_port(*family),
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use super::exchange;
 use super::home::Home;
 use super::out::Out;
 use crate::host::words;
-use dovetail_core::api::{Line, STATUS_TARGET, Status};
+use dovetail_core::api::{Line, PortMappingState, STATUS_TARGET, Status};
 use dovetail_core::failure::{Failure, FailureKind};
 use dovetail_core::stats::Bytes;
 use std::fmt::Write as _;
@@ -74,6 +74,10 @@ fn in_words(status: &Status) -> String {
     if !policy.caches.is_empty() {
         _ = writeln!(words, "cache servers: {}", policy.caches.join(", "));
     }
+    // In the other modes nobody comes from elsewhere.
+    if status.nat.port_mapping.state != PortMappingState::Off {
+        _ = writeln!(words, "{}", status.nat.words);
+    }
     heading(&mut words, status.jobs.len(), "download", "downloads");
     for job in &status.jobs {
         let progress = total_words(&job.progress.progress());
@@ -121,7 +125,8 @@ fn heading(words: &mut String, count: usize, one: &str, many: &str) {
 mod tests {
     use super::*;
     use dovetail_core::api::{
-        CoordinatorStatus, JobStatus, PeerStatus, PolicyStatus, ProgressLine, SharedStatus,
+        CoordinatorStatus, JobStatus, NatStatus, PeerStatus, PolicyStatus, PortMappingStatus,
+        ProgressLine, SharedStatus,
     };
 
     #[test]
@@ -159,6 +164,15 @@ mod tests {
                 internet_upload_bytes: 0,
                 told: vec![],
             },
+            nat: NatStatus {
+                words: "behind a NAT: 192.168.1.20".into(),
+                port_mapping: PortMappingStatus {
+                    state: PortMappingState::Failed,
+                    ..PortMappingStatus::default()
+                },
+                ..NatStatus::default()
+            },
+            ..Status::default()
         };
         assert_eq!(
             in_words(&status),
@@ -166,6 +180,7 @@ mod tests {
              mode http-only: download_mode = lan (built in)\n  \
              no peers while the VPN wg0 is up\n\
              cache servers: http://cache:8081\n\
+             behind a NAT: 192.168.1.20\n\
              1 download\n  /srv/a.iso: 1 KiB of 2 KiB, 0 B/s\n\
              no files offered\n\
              2 peers connected\n  \

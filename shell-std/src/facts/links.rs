@@ -8,6 +8,7 @@ use super::{Places, names, number, text};
 use dovetail_core::host::{Interface, LinkKind, Subnet};
 use if_addrs::IfAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// An interface that is up, and what only the shell wants to know of it.
@@ -39,12 +40,12 @@ pub(super) fn links(places: &Places) -> Vec<Link> {
     for (name, subnet) in (places.addresses)() {
         subnets.entry(name).or_default().insert(subnet);
     }
-    let mut routes = BTreeSet::new();
+    let mut routes = Routes::new();
     if let Some(table) = text(&places.at("proc/net/route")) {
-        routes.extend(default_routes_v4(&table));
+        note(&mut routes, default_routes_v4(&table));
     }
     if let Some(table) = text(&places.at("proc/net/ipv6_route")) {
-        routes.extend(default_routes_v6(&table));
+        note(&mut routes, default_routes_v6(&table));
     }
     let class = places.at("sys/class/net");
     let mut links = Vec::new();
@@ -62,7 +63,8 @@ pub(super) fn links(places: &Places) -> Vec<Link> {
                 description: description(&folder, &shape),
                 link: shape.kind(),
                 subnets: subnets.into_iter().flatten().collect(),
-                default_route: routes.contains(&name),
+                default_route: routes.contains_key(&name),
+                gateways: routes.remove(&name).unwrap_or_default(),
                 name,
             },
         });
@@ -77,7 +79,8 @@ pub(super) fn links(places: &Places) -> Vec<Link> {
                 false => LinkKind::Other,
             },
             subnets: subnets.into_iter().collect(),
-            default_route: routes.contains(&name),
+            default_route: routes.contains_key(&name),
+            gateways: routes.remove(&name).unwrap_or_default(),
             name,
         },
     }));
@@ -212,31 +215,71 @@ fn is_usable(flags: &str) -> bool {
     hex(flags).is_some_and(|flags| flags & RTF_UP != 0 && flags & RTF_REJECT == 0)
 }
 
+/// Next hops, by interface.
+type Routes = BTreeMap<String, Vec<IpAddr>>;
+
+/// A route to (nearly) everywhere: its metric, its interface, its next hop if it has one.
+type Route = (u32, String, Option<IpAddr>);
+
+/// Take the preferred next hop of each interface.
+fn note(routes: &mut Routes, mut found: Vec<Route>) {
+    found.sort_by_key(|(metric, ..)| *metric);
+    let mut seen = BTreeSet::new();
+    for (_, name, gateway) in found {
+        let gateways = routes.entry(name.clone()).or_default();
+        if let Some(gateway) = gateway
+            && seen.insert(name)
+        {
+            gateways.push(gateway);
+        }
+    }
+}
+
 /// The interfaces through which the Internet, or half of it, is reached. VPNs often leave the default route alone
 /// and put `0.0.0.0/1` and `128.0.0.0/1` before it.
-fn default_routes_v4(table: &str) -> BTreeSet<String> {
+fn default_routes_v4(table: &str) -> Vec<Route> {
     let route = |line: &str| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
-        let [name, _, _, flags, _, _, _, mask, ..] = fields[..] else {
+        let [name, _, gateway, flags, _, _, metric, mask, ..] = fields[..] else {
             return None;
         };
         let prefix = u32::from_str_radix(mask, 16).ok()?.count_ones();
-        (prefix <= 1 && is_usable(flags)).then(|| name.to_owned())
+        // In the order of the machine's own bytes.
+        let gateway = u32::from_str_radix(gateway, 16).ok()?.to_ne_bytes();
+        let gateway = Some(Ipv4Addr::from(gateway)).filter(|gateway| !gateway.is_unspecified());
+        let metric = metric.parse().ok()?;
+        (prefix <= 1 && is_usable(flags))
+            .then(|| (metric, name.to_owned(), gateway.map(IpAddr::V4)))
     };
     table.lines().filter_map(route).collect()
 }
 
 /// The same for IPv6, where `2000::/3` is all that is assigned.
-fn default_routes_v6(table: &str) -> BTreeSet<String> {
+fn default_routes_v6(table: &str) -> Vec<Route> {
     let route = |line: &str| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
-        let [destination, prefix, _, _, _, _, _, _, flags, name] = fields[..] else {
+        let [
+            destination,
+            prefix,
+            _,
+            _,
+            gateway,
+            metric,
+            _,
+            _,
+            flags,
+            name,
+        ] = fields[..]
+        else {
             return None;
         };
         let prefix = u8::from_str_radix(prefix, 16).ok()?;
         let assigned = destination == "20000000000000000000000000000000" && prefix == 3;
         let all = prefix <= 1 || assigned;
-        (all && is_usable(flags)).then(|| name.to_owned())
+        let gateway = Ipv6Addr::from(u128::from_str_radix(gateway, 16).ok()?);
+        let gateway = Some(gateway).filter(|gateway| !gateway.is_unspecified());
+        let metric = u32::from_str_radix(metric, 16).ok()?;
+        (all && is_usable(flags)).then(|| (metric, name.to_owned(), gateway.map(IpAddr::V6)))
     };
     table.lines().filter_map(route).collect()
 }
@@ -347,24 +390,41 @@ mod tests {
         );
     }
 
+    fn in_words(routes: &Routes) -> String {
+        let one = |(name, gateways): (&String, &Vec<IpAddr>)| {
+            let gateways = gateways.iter().map(|gateway| format!(" {gateway}"));
+            format!("{name}{}", gateways.collect::<String>())
+        };
+        routes.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
     #[test]
     fn routes_to_everywhere() {
         let of = |rows: &[&str]| {
             let head = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\n";
-            let found = default_routes_v4(&format!("{head}{}", rows.join("\n")));
-            found.into_iter().collect::<Vec<_>>().join(" ")
+            let mut routes = Routes::new();
+            note(
+                &mut routes,
+                default_routes_v4(&format!("{head}{}", rows.join("\n"))),
+            );
+            in_words(&routes)
         };
         let lan = "eth0 000200C0 00000000 0001 0 0 0 00FFFFFF 0 0 0";
         let default = "eth0 00000000 010200C0 0003 0 0 0 00000000 0 0 0";
         assert_eq!(of(&[]), "");
         assert_eq!(of(&["", "eth0 1 2", "odd odd odd 1 0 0 0 odd"]), "");
         assert_eq!(of(&[lan]), "");
-        assert_eq!(of(&[default, lan]), "eth0");
+        assert_eq!(of(&[default, lan]), "eth0 192.0.2.1");
+        let dear = "eth0 00000000 090200C0 0003 0 0 900 00000000 0 0 0";
+        assert_eq!(of(&[dear, default]), "eth0 192.0.2.1");
         let halves = [
             "tun0 00000000 0100080A 0003 0 0 0 00000080 0 0 0",
             "tun0 00000080 0100080A 0003 0 0 0 00000080 0 0 0",
         ];
-        assert_eq!(of(&[default, halves[0], halves[1]]), "eth0 tun0");
+        assert_eq!(
+            of(&[default, halves[0], halves[1]]),
+            "eth0 192.0.2.1, tun0 10.8.0.1"
+        );
         assert_eq!(of(&["eth0 00000000 00000000 0201 0 0 0 00000000"]), "");
     }
 
@@ -379,12 +439,17 @@ mod tests {
         let local = "fd000000000000000000000000000000";
         let table = [
             row(local, "40", "00000001", "lan0"),
-            row(zero, "00", "00000003", "eth0"),
+            row(zero, "00", "00000003", "eth0").replacen(
+                &format!("{zero} 00000400"),
+                "fe800000000000000000000000000001 00000400",
+                1,
+            ),
             row(zero, "00", "00200200", "lo"),
             row("20000000000000000000000000000000", "03", "00000001", "tun0"),
             "odd\n".to_owned(),
         ];
-        let found = default_routes_v6(&table.concat());
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["eth0", "tun0"]);
+        let mut routes = Routes::new();
+        note(&mut routes, default_routes_v6(&table.concat()));
+        assert_eq!(in_words(&routes), "eth0 fe80::1, tun0");
     }
 }

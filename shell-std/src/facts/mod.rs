@@ -79,6 +79,7 @@ fn assemble(
         dhcp_group_id: leases::option(&newest, |lease| lease.group_id.as_ref()),
         dhcp_cache_hosts: leases::option(&newest, |lease| lease.cache_hosts.as_ref()),
         found_caches: Vec::new(),
+        port_answers: Vec::new(),
     }
 }
 
@@ -293,6 +294,7 @@ mod tests {
             link: LinkKind::Ethernet,
             subnets: vec!["10.1.0.7/16".parse().unwrap()],
             default_route: true,
+            gateways: vec!["10.1.0.1".parse().unwrap()],
         };
         let expected = HostFacts {
             interfaces: vec![eth0, lo],
@@ -307,6 +309,7 @@ mod tests {
             dhcp_group_id: Some("{ab}".into()),
             dhcp_cache_hosts: Some("c.example".into()),
             found_caches: vec![],
+            port_answers: vec![],
         };
         assert_eq!(facts, expected);
     }

@@ -13,11 +13,15 @@ use super::links::Link;
 use super::network_manager::{self, Answer};
 use super::{Places, assemble, installed, links};
 use crate::dnssd::Browser;
+use crate::host::words;
+use crate::port_map::Mapper;
 use dovetail_core::host::HostFacts;
+use dovetail_core::port_map::{Family, PortAnswer, PortRequest};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +42,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 pub struct Watch {
     shared: Arc<Shared>,
     browser: Mutex<Option<Browser>>,
+    mapper: Mutex<Option<Mapper>>,
 }
 
 #[derive(Debug)]
@@ -51,6 +56,7 @@ struct Shared {
 struct State {
     is_over: bool,
     found_caches: Vec<String>,
+    port_answers: BTreeMap<Family, PortAnswer>,
     /// Where the shelf has moved to.
     shelf: Option<PathBuf>,
 }
@@ -86,6 +92,7 @@ impl Watch {
         Self {
             shared,
             browser: Mutex::default(),
+            mapper: Mutex::default(),
         }
     }
 
@@ -108,6 +115,40 @@ impl Watch {
                 Browser::start(move |found| shared.change(|state| state.found_caches = found)).ok();
         } else {
             self.shared.change(|state| state.found_caches.clear());
+        }
+    }
+
+    /// Ask the router for a port; its answer is a fact.
+    pub fn map_port(&self, request: PortRequest) {
+        let mut mapper = self.mapper.lock().unwrap_or_else(PoisonError::into_inner);
+        if mapper.is_none() {
+            let shared = Arc::clone(&self.shared);
+            let tell = move |family, answer| {
+                shared.change(|state| _ = state.port_answers.insert(family, answer));
+            };
+            match Mapper::start(tell) {
+                Ok(started) => *mapper = Some(started),
+                Err(e) => {
+                    let answer = PortAnswer {
+                        round: request.round,
+                        result: Err(words(&e)),
+                    };
+                    let family = Family::of(&request.gateway);
+                    self.shared
+                        .change(|state| _ = state.port_answers.insert(family, answer));
+                }
+            }
+        }
+        if let Some(mapper) = &*mapper {
+            mapper.map(request);
+        }
+    }
+
+    /// Give the port back.
+    pub fn unmap_port(&self, family: Family) {
+        let mapper = self.mapper.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mapper) = &*mapper {
+            mapper.unmap(family);
         }
     }
 }
@@ -189,7 +230,9 @@ impl Seen {
 
     fn facts(&mut self, places: &Places, shared: &Shared) -> HostFacts {
         let mut facts = assemble(places, &self.links, &self.manager, self.ram_bytes);
-        facts.found_caches.clone_from(&shared.lock().found_caches);
+        let state = shared.lock();
+        facts.found_caches.clone_from(&state.found_caches);
+        facts.port_answers = state.port_answers.values().cloned().collect();
         facts
     }
 }
