@@ -77,6 +77,11 @@ fn site(world: &mut World, n: usize, nat: NatSpec) -> SiteId {
     site
 }
 
+/// A host with a socket for datagrams.
+fn device(addr: &str) -> HostSpec {
+    HostSpec::at(addr).listen(Listener::Peers, 7680)
+}
+
 fn talker(world: &mut World, name: &str, spec: HostSpec) -> HostId {
     world.host(name, Talker::default(), spec)
 }
@@ -113,7 +118,7 @@ struct Scene {
 fn scene(seed: u64, nat: NatSpec) -> Scene {
     let mut world = World::new(seed);
     let home = site(&mut world, 0, nat);
-    let a = HostSpec::at("192.168.1.10").site(home);
+    let a = device("192.168.1.10").site(home);
     let a = talker(&mut world, "a", a);
     // Two sockets of one address are two hosts behind a NAT that lets all in.
     let udp_timeout = SECOND * 3600;
@@ -122,11 +127,11 @@ fn scene(seed: u64, nat: NatSpec) -> Scene {
         ..FULL
     };
     let shop = site(&mut world, 1, shop);
-    let x = HostSpec::at("192.168.1.10").site(shop);
+    let x = device("192.168.1.10").site(shop);
     let x = talker(&mut world, "x", x);
-    let beside = HostSpec::at("192.168.1.11").site(shop);
-    let beside = talker(&mut world, "beside", beside.listen(Listener::Peers, 7681));
-    let elsewhere = talker(&mut world, "elsewhere", HostSpec::at("198.51.100.7"));
+    let beside = HostSpec::at("192.168.1.11").listen(Listener::Peers, 7681);
+    let beside = talker(&mut world, "beside", beside.site(shop));
+    let elsewhere = talker(&mut world, "elsewhere", device("198.51.100.7"));
     let there = at("198.51.100.7:7680");
     let x_at = at("203.0.113.2:7680");
     let beside_at = at("203.0.113.2:7681");
@@ -211,9 +216,9 @@ fn two_inside_want_one_port_and_both_get_one() {
             ..PORT
         };
         let home = site(&mut world, 0, nat);
-        let x = talker(&mut world, "x", HostSpec::at("198.51.100.7"));
+        let x = talker(&mut world, "x", device("198.51.100.7"));
         let inside = ["192.168.1.1", "192.168.1.2"]
-            .map(|addr| talker(&mut world, addr, HostSpec::at(addr).site(home)));
+            .map(|addr| talker(&mut world, addr, device(addr).site(home)));
         for who in inside {
             say(&mut world, who, at("198.51.100.7:7680"));
             world.run_for(SECOND);
@@ -294,7 +299,7 @@ fn the_timeout_is_the_nats_own() {
 /// both say hello there, and answer wherever they are greeted from?
 fn meet(seed: u64, kinds: [NatSpec; 2]) -> bool {
     let mut world = World::new(seed);
-    let third = talker(&mut world, "third", HostSpec::at("198.51.100.7"));
+    let third = talker(&mut world, "third", device("198.51.100.7"));
     let mut n = 0;
     // The same private network, the same address in it, on both sides.
     let pair = kinds.map(|nat| {
@@ -304,7 +309,7 @@ fn meet(seed: u64, kinds: [NatSpec; 2]) -> bool {
             answers: true,
             ..Talker::default()
         };
-        let spec = HostSpec::at("192.168.1.10").site(behind);
+        let spec = device("192.168.1.10").site(behind);
         world.host(&format!("peer {n}"), answering, spec)
     });
     for who in pair {
@@ -341,7 +346,7 @@ fn a_datagram_that_crosses_another_finds_the_hole_that_one_has_made() {
     let mut world = World::new(1);
     let pair = [0, 1].map(|n| {
         let behind = site(&mut world, n, PORT);
-        let spec = HostSpec::at("192.168.1.10").site(behind);
+        let spec = device("192.168.1.10").site(behind);
         talker(&mut world, OUTSIDE[n], spec)
     });
     // At the same moment: each leaves its own router before the other's comes there.
@@ -358,9 +363,9 @@ fn there_is_no_hairpin() {
     for nat in KINDS {
         let mut world = World::new(1);
         let home = site(&mut world, 0, nat);
-        let x = talker(&mut world, "x", HostSpec::at("198.51.100.7"));
+        let x = talker(&mut world, "x", device("198.51.100.7"));
         let inside = ["192.168.1.1", "192.168.1.2"]
-            .map(|addr| talker(&mut world, addr, HostSpec::at(addr).site(home)));
+            .map(|addr| talker(&mut world, addr, device(addr).site(home)));
         assert!(is_heard(&mut world, inside[0], at("198.51.100.7:7680"), x));
         let hole = heard(&world, x)[0];
         assert!(!is_heard(&mut world, inside[1], hole, inside[0]));
