@@ -114,9 +114,9 @@ def fetch(lab, far, source, torrent):
     get = Proc(far.where + lab.dovetail(home, "get", *options), env=ENV)
     try:
         get.wait_line(has_bytes, PATIENCE_S)
-        figures = {"first_s": time.monotonic() - get.started}
-        figures["wall_s"] = get.run(timeout=60)["wall_s"]
+        wall_s = get.run(timeout=60)["wall_s"]
         check_same(source, output)
+        figures = {"first_s": far.full_at.value - get.started, "wall_s": wall_s}
     except Failed:
         figures = {"why": reason(get)}
     finally:

@@ -27,6 +27,7 @@ CHECKSUM_AT = {TCP: 16, UDP: 6}
 SYN_OR_ACK, SYN = 0x12, 0x02
 ECHO_REPLY, ECHO = 0, 8
 DELAY_S = 0.005
+FULL_BYTES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +167,7 @@ class Box:
         self.name, self.public, self.outside, self.kind = name, public, outside, kind
         self.where = ["ip", "netns", "exec", name]
         self.tuns, self.process = [], None
+        self.full_at = multiprocessing.Value("d", 0.0)
 
     def __enter__(self):
         try:
@@ -176,7 +178,7 @@ class Box:
             ip("-n", self.name, "route", "add", "default", "dev", f"{self.name}i")
             self.add_tun(self.public, f"{self.name}o")
             ip("-n", self.public, "route", "add", self.outside, "dev", f"{self.name}o")
-            work = (*self.tuns, Translator(self.kind, self.outside))
+            work = (*self.tuns, Translator(self.kind, self.outside), self.full_at)
             self.process = multiprocessing.Process(target=forward, args=work, daemon=True)
             self.process.start()
         except BaseException:
@@ -200,15 +202,21 @@ class Box:
         subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
 
 
-def forward(inside, outside, translator):
-    """The line to the router is DELAY_S long, either way; translated is at its near end."""
+def forward(inside, outside, translator, full_at):
+    """The line to the router is DELAY_S long, either way; translated is at its near end.
+
+    `full_at`: when the first full UDP packet came in, which only data from a peer is.
+    """
     up, down = collections.deque(), collections.deque()
     while True:
         now = time.monotonic()
         while up and up[0][0] <= now:
             write(outside, up.popleft()[1])
         while down and down[0][0] <= now:
-            write(inside, translator.inward(down.popleft()[1], now))
+            packet = translator.inward(down.popleft()[1], now)
+            write(inside, packet)
+            if packet and packet[9] == UDP and len(packet) >= FULL_BYTES and not full_at.value:
+                full_at.value = now
         due = [way[0][0] for way in (up, down) if way]
         ready = select.select([inside, outside], [], [], max(min(due) - now, 0) if due else None)[0]
         now = time.monotonic()
