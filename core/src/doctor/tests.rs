@@ -234,7 +234,10 @@ fn one_thing_is_wrong_and_that_is_said() {
             "http://c:7681 answers in 3.2 ms, but did not answer the agent",
         ),
         (
-            |f| set(f, "cache_host = [\"http://\"]"),
+            |f| {
+                f.facts.dhcp_cache_hosts = Some("http://".into());
+                set(f, "cache_host_source = \"dhcp\"");
+            },
             Verdict::Warning,
             "caches",
             "cache servers are left alone",

@@ -158,7 +158,7 @@ impl Message {
     }
 }
 
-/// Read a datagram. What is signed must be checked with [`is_signed`] before it is believed.
+/// Read a datagram. Whether it is signed must be checked before it is believed.
 pub fn decode(datagram: &[u8]) -> Option<Message> {
     let (rest, message) = message(datagram).ok()?;
     let expected = match message {
