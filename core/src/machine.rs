@@ -276,6 +276,8 @@ pub struct PathFacts {
     pub acked_bytes: u64,
     /// Given to the kernel, not yet acknowledged.
     pub unacked_bytes: u64,
+    /// ... of which the kernel has not sent so many yet.
+    pub unsent_bytes: u64,
     /// Segments sent again.
     pub resent: u32,
     /// All that was under way counts as lost: the retransmission timer has run out.
@@ -429,6 +431,20 @@ impl Effects {
         if let Some(bytes) = self.held.remove(&stream) {
             self.grant(stream, bytes);
         }
+    }
+
+    /// Give at most so many bytes of what is kept back, and keep the rest; how many were given.
+    pub fn give(&mut self, stream: StreamId, at_most: u32) -> u32 {
+        let held = self.held.get_mut(&stream);
+        let bytes = held.map_or(0, |held| {
+            let bytes = at_most.min(*held);
+            *held -= bytes;
+            bytes
+        });
+        if bytes > 0 {
+            self.queue.push_back(Output::Grant { stream, bytes });
+        }
+        bytes
     }
 
     pub fn close(&mut self, stream: StreamId, how: CloseHow) {

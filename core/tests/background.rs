@@ -26,11 +26,11 @@ const fn s(s: u64) -> Duration {
     Duration::from_secs(s)
 }
 
-fn world(seed: u64) -> (World, SiteId) {
+fn world(seed: u64, net: NetSpec) -> (World, SiteId) {
     let mut world = World::new(seed);
     world.net = NetSpec {
         segment_bytes: 1448,
-        ..NetSpec::default()
+        ..net
     };
     world.check_every = 0;
     world.without_journal();
@@ -86,8 +86,8 @@ fn rate_of(world: &mut World, host: HostId, span: Duration) -> u64 {
 }
 
 /// A device at home that begins a download from somewhere else.
-fn home_download(seed: u64, foreground: bool) -> (World, SiteId, HostId, Call) {
-    let (mut world, site) = world(seed);
+fn home_download(seed: u64, net: NetSpec, foreground: bool) -> (World, SiteId, HostId, Call) {
+    let (mut world, site) = world(seed, net);
     let content = world.content("image.bin", (256 * MIB) as usize);
     origin(&mut world, "origin", "192.0.2.1", &content);
     let device = agent(&mut world, "device", "10.0.0.1", Some(site));
@@ -112,8 +112,8 @@ fn person(world: &mut World, site: SiteId) -> HostId {
 
 /// A download at work, and then somebody's own on another device at the same home: what each has of the line before,
 /// and with the other.
-fn download_beside_a_person(foreground: bool) -> (u64, u64, u64) {
-    let (mut world, site, device, _) = home_download(1, foreground);
+fn download_beside_a_person(net: NetSpec, foreground: bool) -> (u64, u64, u64) {
+    let (mut world, site, device, _) = home_download(1, net, foreground);
     world.run_for(s(10));
     let alone = rate_of(&mut world, device, s(20));
     let person = person(&mut world, site);
@@ -126,11 +126,11 @@ fn download_beside_a_person(foreground: bool) -> (u64, u64, u64) {
 
 #[test]
 fn a_download_in_the_background_gives_way_and_one_in_the_foreground_does_not() {
-    let (alone, ours, theirs) = download_beside_a_person(false);
+    let (alone, ours, theirs) = download_beside_a_person(NetSpec::default(), false);
     println!("background: alone {alone}, then {ours} beside {theirs} bytes a second");
     assert!(alone >= RATE * 90 / 100, "it fills the line: {alone}");
     assert!(theirs >= RATE * 93 / 100 && ours <= RATE * 5 / 100);
-    let (alone, ours, theirs) = download_beside_a_person(true);
+    let (alone, ours, theirs) = download_beside_a_person(NetSpec::default(), true);
     println!("foreground: alone {alone}, then {ours} beside {theirs} bytes a second");
     assert!(alone >= RATE * 95 / 100);
     assert!(
@@ -139,9 +139,29 @@ fn a_download_in_the_background_gives_way_and_one_in_the_foreground_does_not() {
     );
 }
 
+/// Servers without TCP time stamps, and kernels before Linux 5.15.
+#[test]
+fn a_download_gives_way_without_time_stamps_and_without_a_window() {
+    for (time_stamps, can_bound_receiving, alone_min, theirs_min) in
+        [(false, true, 90, 92), (true, false, 65, 93)]
+    {
+        let net = NetSpec {
+            time_stamps,
+            can_bound_receiving,
+            receive_buffer: 256 * 1024,
+            ..NetSpec::default()
+        };
+        let (alone, ours, theirs) = download_beside_a_person(net, false);
+        println!(
+            "time stamps {time_stamps}, window {can_bound_receiving}: alone {alone}, then {ours} beside {theirs} bytes a second"
+        );
+        assert!(alone >= RATE * alone_min / 100 && theirs >= RATE * theirs_min / 100);
+    }
+}
+
 #[test]
 fn an_upload_to_a_peer_gives_way() {
-    let (mut world, site) = world(2);
+    let (mut world, site) = world(2, NetSpec::default());
     let content = world.content("image.bin", (256 * MIB) as usize);
     let meta = metainfo("image.bin", &content, &[]);
     let seed = agent(&mut world, "seed", "10.0.0.1", Some(site));
@@ -184,7 +204,7 @@ fn an_upload_to_a_peer_gives_way() {
 /// Somebody begins to wait for a download that has given way so far.
 #[test]
 fn a_download_that_is_promoted_has_full_speed_in_two_round_trips() {
-    let (mut world, site, device, get) = home_download(3, false);
+    let (mut world, site, device, get) = home_download(3, NetSpec::default(), false);
     person(&mut world, site);
     world.run_for(s(20));
     let before = rate_of(&mut world, device, s(10));

@@ -47,7 +47,7 @@ fn foreground_keeps(background: fn() -> Sender, line: LineSpec) -> [f64; 2] {
 
 #[test]
 fn a_foreground_flow_keeps_the_line() {
-    for (queue, first_min, late_min) in [(ms(100), 97.0, 95.0), (ms(300), 95.0, 95.0)] {
+    for (queue, first_min, late_min) in [(ms(100), 98.0, 98.0), (ms(300), 99.0, 99.0)] {
         let [first, late] = foreground_keeps(ours, home(queue));
         println!(
             "{queue:?}: {first:.1} % beside one that was first, {late:.1} % beside a latecomer"
@@ -57,9 +57,10 @@ fn a_foreground_flow_keeps_the_line() {
     let [first, late] = foreground_keeps(rfc_6817, home(ms(100)));
     println!("RFC 6817: {first:.1} % and {late:.1} %");
     assert!(first < 75.0 && late < 75.0, "the yardstick takes its part");
-    // 60 kB: no bar, printed; CUBIC itself drops here all the time.
+    // 60 kB: CUBIC itself drops here all the time.
     let [first, late] = foreground_keeps(ours, home(ms(24)));
     println!("24 ms: {first:.1} % and {late:.1} %");
+    assert!(first >= 95.0 && late >= 92.0);
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn alone_it_fills_the_line_with_a_short_queue() {
         d.queue(s(20), s(120)),
     );
     println!("alone {rate:.1} %, queue {queue:?}");
-    assert!(rate >= 92.0 && queue <= ms(16));
+    assert!(rate >= 96.0 && queue <= ms(11));
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn short_transfers_hardly_notice() {
     let (alone, beside, beside_rfc) =
         (median(None), median(Some(ours())), median(Some(rfc_6817())));
     println!("300 kB: alone {alone:?}, beside ours {beside:?}, beside RFC 6817 {beside_rfc:?}");
-    assert!(beside.as_secs_f64() <= 1.85 * alone.as_secs_f64());
+    assert!(beside.as_secs_f64() <= 1.45 * alone.as_secs_f64());
     assert!(beside_rfc > 2 * beside);
 }
 
@@ -115,7 +116,7 @@ fn it_gives_way_within_half_a_second() {
         "a call of 90 %: gets {:.1} %, waits {queue:?}; the background {left:.1} %",
         percent(kept)
     );
-    assert!(kept >= rate * 99 / 100 && queue <= ms(20));
+    assert!(kept >= rate * 99 / 100 && queue <= ms(16));
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn the_queue_does_not_drift_in_half_an_hour() {
         d.run_to(s(1800));
         let queue = d.queue(s(1500), s(1800));
         println!("{flows} flows: {queue:?} after half an hour");
-        assert!(queue <= ms(20));
+        assert!(queue <= ms(12));
     }
 }
 
@@ -176,7 +177,7 @@ fn clocks_that_run_wrong_change_nothing() {
         d.run_to(s(600));
         let (rate, queue) = (d.bits_per_s(flow, s(500), s(600)), d.queue(s(500), s(600)));
         assert!(
-            percent(rate) >= 92.0 && queue <= ms(16),
+            percent(rate) >= 96.0 && queue <= ms(11),
             "{ppm} ppm: {rate} {queue:?}"
         );
     }
@@ -200,7 +201,7 @@ fn a_route_that_changes_is_found_out() {
         let rate = percent(d.bits_per_s(flow, s(110), s(200)));
         let queue = d.queue(s(110), s(200));
         println!("{before} to {after} ms: {rate:.1} %, queue {queue:?}");
-        assert!(rate >= 90.0 && queue <= ms(16));
+        assert!(rate >= 94.0 && queue <= ms(11));
     }
 }
 
@@ -219,19 +220,26 @@ fn after_a_blackout_it_goes_on() {
 
 #[test]
 fn jitter_does_not_stop_it() {
-    for (jitter, alone_min) in [(2, 92.0), (5, 92.0), (10, 90.0), (20, 75.0), (40, 15.0)] {
+    for (jitter, alone_min) in [(2, 95.0), (5, 95.0), (10, 94.0), (20, 90.0), (40, 84.0)] {
         let line = LineSpec {
             jitter: ms(jitter),
             ..LineSpec::HOME
         };
-        let mut d = Dumbbell::new(line, 1);
-        let flow = d.add(ours(), s(0));
-        d.run_to(s(100));
-        let alone = percent(d.bits_per_s(flow, s(20), s(100)));
-        let foreground = d.add(Sender::Cubic, s(100));
-        d.run_to(s(200));
-        let kept = percent(d.bits_per_s(foreground, s(110), s(200)));
-        println!("{jitter} ms of jitter: alone {alone:.1} %, a foreground keeps {kept:.1} %");
-        assert!(alone >= alone_min && kept >= 95.0);
+        let mut rates = [0.0; 8];
+        for (seed, rate) in (1..).zip(&mut rates) {
+            let mut d = Dumbbell::new(line, seed);
+            let flow = d.add(ours(), s(0));
+            d.run_to(s(100));
+            let alone = percent(d.bits_per_s(flow, s(20), s(100)));
+            let foreground = d.add(Sender::Cubic, s(100));
+            d.run_to(s(200));
+            let kept = percent(d.bits_per_s(foreground, s(110), s(200)));
+            println!("{jitter} ms of jitter: alone {alone:.1} %, a foreground keeps {kept:.1} %");
+            assert!(alone >= alone_min - 15.0 && kept >= 97.0);
+            *rate = alone;
+        }
+        let mean = rates.iter().sum::<f64>() / rates.len() as f64;
+        println!("{jitter} ms of jitter: alone {mean:.1} % on average");
+        assert!(mean >= alone_min);
     }
 }

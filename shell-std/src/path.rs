@@ -185,7 +185,11 @@ impl Info {
     fn unacked_bytes(&self) -> u64 {
         let gone = self.u64(208).saturating_add(self.u64(120));
         let under_way = self.u64(200).saturating_sub(gone);
-        under_way.saturating_add(self.u32(144).into())
+        under_way.saturating_add(self.unsent_bytes())
+    }
+
+    fn unsent_bytes(&self) -> u64 {
+        self.u32(144).into()
     }
 
     fn facts(&self) -> PathFacts {
@@ -200,6 +204,7 @@ impl Info {
             acks: self.u32(140),
             acked_bytes: self.u64(120),
             unacked_bytes: self.unacked_bytes(),
+            unsent_bytes: self.unsent_bytes(),
             resent: self.u32(100),
             has_timed_out: self.0[1] == CA_LOSS,
             is_held_back: false,

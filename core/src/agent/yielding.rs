@@ -5,13 +5,16 @@
 //! - A stream on this machine is not controlled: it shares no line with anybody. Every other one is; on a LAN the
 //!   target is so short (2 ms) that an idle network is filled all the same.
 //! - Uploads are bounded at the sender, by bytes under way. Our own peers' uploads to us are, too, so only HTTP servers
-//!   and foreign peers are bounded by us as receiver, by the window we let them see (RFC 9840).
+//!   and foreign peers are bounded by us as receiver, by the window we let them see (RFC 9840). Without time stamps the
+//!   round trip is told by how long a window takes to arrive. Where the window cannot be bounded, reads are paced: the
+//!   kernel's buffer fills, and its flow control holds the sender back. Where neither is there nothing tells of a queue,
+//!   and nothing is bounded.
 //! - Foreground downloads are never bounded.
 //!
 //! Invariants: a stream is in `uploads` or `downloads` only while it is watched; a watched stream has been shaped.
-//! Tests: `core/tests/background.rs`; over real lines by `benches/run.py lab`.
+//! Tests: `core/tests/background.rs`; over real lines by `benches/run.py yield`.
 
-use crate::congestion::{Ack, Group};
+use crate::congestion::{Ack, Arrivals, Controller, Group};
 use crate::host::HostFacts;
 use crate::ids::StreamId;
 use crate::limits::{REPORT_EVERY_MAX, REPORT_EVERY_MIN};
@@ -27,6 +30,8 @@ pub(super) struct Yielding {
     downloads: Group<StreamId>,
     watched: BTreeMap<StreamId, Watched>,
     own: BTreeSet<IpAddr>,
+    /// When the next bytes of paced streams are due.
+    pace_at: Option<Mono>,
 }
 
 /// A controlled stream.
@@ -37,7 +42,16 @@ struct Watched {
     receives: bool,
     heard: Option<(Mono, PathFacts)>,
     received: Received,
+    arrivals: Arrivals,
+    paced: Paced,
     shape: Shape,
+}
+
+/// Reads that are due, of a stream whose window cannot be bounded.
+#[derive(Clone, Copy, Debug, Default)]
+struct Paced {
+    since: Option<Mono>,
+    bytes: u64,
 }
 
 /// How fast a stream receives, over about a round trip.
@@ -45,6 +59,9 @@ struct Watched {
 struct Received {
     bytes_per_s: u64,
 }
+
+/// Paced reads come so often: a segment or more of most lines.
+const PACE_EVERY: Duration = Duration::from_millis(10);
 
 /// Before anything is known of a path: one packet of slow start, as far as the shell can tell.
 const FIRST_SEND_WINDOW_BYTES: u64 = 4096;
@@ -101,6 +118,8 @@ impl Yielding {
             receives: false,
             heard: None,
             received: Received::default(),
+            arrivals: Arrivals::default(),
+            paced: Paced::default(),
             shape: Shape::default(),
         });
         change(watched);
@@ -140,33 +159,43 @@ impl Yielding {
                 facts,
             );
         }
-        if watched.receives && facts.can_bound_receiving {
+        if watched.receives {
             received(&mut self.downloads, now, stream, watched, before, facts);
         }
-        self.after(stream, fx);
+        self.after(now, stream, fx);
     }
 
     pub(super) fn on_tick(&mut self, now: Mono, fx: &mut Effects) {
         self.uploads.on_tick(now);
         self.downloads.on_tick(now);
+        self.pace_at = None;
         let streams: alloc::vec::Vec<StreamId> = self.watched.keys().copied().collect();
         for stream in streams {
-            self.after(stream, fx);
+            self.after(now, stream, fx);
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        Deadline::earlier(self.uploads.deadline(), self.downloads.deadline())
+        let turns = Deadline::earlier(self.uploads.deadline(), self.downloads.deadline());
+        let paced = self.pace_at.map(|at| Deadline::new(at, "paced reads"));
+        Deadline::earlier(turns, paced)
     }
 
     /// Tell the stream what it may have now.
-    fn after(&mut self, stream: StreamId, fx: &mut Effects) {
-        if self.downloads.contains(stream) {
+    fn after(&mut self, now: Mono, stream: StreamId, fx: &mut Effects) {
+        if let Some(controller) = self.downloads.controller(stream)
+            && let Some(watched) = self.watched.get_mut(&stream)
+        {
             // A window cannot be shut without harm: a download rests by not being read.
             if self.downloads.rests(stream) {
                 fx.hold(stream);
-            } else {
+            } else if watched.is_bounded() {
                 fx.release(stream);
+            } else {
+                fx.hold(stream);
+                let bytes = watched.paced.due(now, controller);
+                watched.paced.bytes -= u64::from(fx.give(stream, bytes));
+                self.pace_at = self.pace_at.or(Some(now + PACE_EVERY));
             }
         }
         self.reshape(stream, fx);
@@ -194,7 +223,7 @@ impl Yielding {
         if watched.receives
             && let Some(controller) = self.downloads.controller(stream)
         {
-            shape.receive_window_bytes = Some(controller.window_bytes());
+            shape.receive_window_bytes = watched.is_bounded().then(|| controller.window_bytes());
             base_us = base_us.or(controller.base_rtt_us());
         }
         if is_controlled {
@@ -252,12 +281,16 @@ fn sent(
         group.on_loss(now, stream);
     }
     let bytes = facts.acked_bytes.saturating_sub(before.acked_bytes);
+    // What the kernel has on the wire is far from the window: its own congestion control holds the flow back, not ours.
+    let on_wire = facts.unacked_bytes.saturating_sub(facts.unsent_bytes);
+    let slack = 2 * u64::from(facts.segment_bytes);
+    let is_kernel_limited = 3 * on_wire.saturating_add(slack) < 2 * group.window_bytes(stream);
     if bytes > 0 {
         let ack = Ack {
             bytes,
             rtt_us: round_trip_us(before, facts),
             one_way_us: None,
-            is_window_limited: facts.is_held_back,
+            is_window_limited: facts.is_held_back && !is_kernel_limited,
         };
         group.on_ack(now, stream, ack);
     }
@@ -289,29 +322,72 @@ fn received(
     before: Option<(Mono, PathFacts)>,
     facts: PathFacts,
 ) {
-    let Some((at, before)) = before.filter(|_| facts.receive_rtt_us > 0) else {
+    // Without time stamps only a bounded window tells a round trip, and only where our own packets have told the base.
+    let is_told = facts.receive_rtt_us > 0 || (facts.can_bound_receiving && facts.rtt_us > 0);
+    let Some((at, before)) = before.filter(|_| is_told) else {
         return;
     };
     if !group.contains(stream) {
         group.add(now, stream, watched.remote, facts.segment_bytes);
     }
+    if facts.receive_rtt_us == 0 {
+        group.learn_base(stream, facts.least_rtt_us.into());
+    }
     if facts.out_of_order > before.out_of_order {
         group.on_loss(now, stream);
     }
-    let bytes = facts.received_bytes.saturating_sub(before.received_bytes);
-    if bytes == 0 {
+    let came = facts.received_bytes.saturating_sub(before.received_bytes);
+    let over_us = facts.receive_rtt_us.max(facts.least_rtt_us).into();
+    watched.received.add(came, now.since(at), over_us);
+    let window_bytes = group.controller(stream).map_or(0, Controller::window_bytes);
+    let Some((bytes, rtt_us)) = watched.round_trip(now, before, facts, window_bytes) else {
         return;
-    }
-    let rtt_us = u64::from(facts.receive_rtt_us);
-    watched.received.add(bytes, now.since(at), rtt_us);
+    };
     let in_a_round_trip = watched.received.bytes_per_s.saturating_mul(rtt_us) / 1_000_000;
     let ack = Ack {
         bytes,
         rtt_us,
         one_way_us: None,
-        is_window_limited: 2 * in_a_round_trip >= group.window_bytes(stream),
+        is_window_limited: 2 * in_a_round_trip >= window_bytes,
     };
     group.on_ack(now, stream, ack);
+}
+
+impl Watched {
+    /// The window that the sender sees is ours to bound.
+    fn is_bounded(&self) -> bool {
+        self.heard
+            .is_some_and(|(_, facts)| facts.can_bound_receiving)
+    }
+
+    /// What has come, and the round trip it was measured with: by time stamps; else by the arrival of a window.
+    fn round_trip(
+        &mut self,
+        now: Mono,
+        before: PathFacts,
+        facts: PathFacts,
+        window_bytes: u64,
+    ) -> Option<(u64, u64)> {
+        if facts.receive_rtt_us == 0 {
+            let (bytes, rtt_us) = self.arrivals.add(now, facts.received_bytes, window_bytes)?;
+            return Some((bytes, rtt_us.max(facts.least_rtt_us.into())));
+        }
+        let bytes = facts.received_bytes.saturating_sub(before.received_bytes);
+        (bytes > 0).then_some((bytes, facts.receive_rtt_us.into()))
+    }
+}
+
+impl Paced {
+    /// Bytes that may be read by now: a window in a round trip as it is now, so that reads slow down while a queue grows.
+    fn due(&mut self, now: Mono, controller: &Controller) -> u32 {
+        let since = self.since.replace(now).unwrap_or(now);
+        let window_bytes = controller.window_bytes();
+        let rtt_us = controller.base_rtt_us().unwrap_or(0) + controller.queue_us();
+        let span_us = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
+        let more = window_bytes.saturating_mul(span_us) / rtt_us.max(1);
+        self.bytes = self.bytes.saturating_add(more).min(window_bytes);
+        u32::try_from(self.bytes).unwrap_or(u32::MAX)
+    }
 }
 
 impl Received {

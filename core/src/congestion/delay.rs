@@ -1,4 +1,4 @@
-//! Delays of one flow: the shortest of the last round trip, and a smoothed one.
+//! Delays of one flow: the shortest of the last round trip, a smoothed one, and what jitter adds to them.
 
 use crate::time::Mono;
 
@@ -71,6 +71,48 @@ impl Smoothed {
     }
 }
 
+/// How much a path's delays differ by themselves: how far they rise during a slowdown. Their fall tells nothing, that may
+/// be our own queue as it drains; and somebody else's queue may be long, but it hardly grows in so short a time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Jitter {
+    rises_us: [u64; RISES],
+    heard: usize,
+    /// The shortest of this slowdown, and how much longer a later one was.
+    now_us: Option<(u64, u64)>,
+}
+
+/// Slowdowns that are remembered; somebody's queue grows in less than half of them.
+const RISES: usize = 5;
+/// Fewer say nothing.
+const RISES_MIN: usize = 3;
+
+impl Jitter {
+    pub(super) fn add(&mut self, sample_us: u64) {
+        let (least_us, rise_us) = self.now_us.unwrap_or((sample_us, 0));
+        let least_us = least_us.min(sample_us);
+        self.now_us = Some((least_us, rise_us.max(sample_us - least_us)));
+    }
+
+    /// The slowdown is over.
+    pub(super) fn close(&mut self) {
+        if let Some((_, rise_us)) = self.now_us.take() {
+            self.rises_us[self.heard % RISES] = rise_us;
+            self.heard = self.heard.wrapping_add(1);
+        }
+    }
+
+    /// The width of the range that delays are spread over: the few samples of a slowdown see some two thirds of it.
+    pub(super) fn range_us(&self) -> u64 {
+        let mut rises = self.rises_us;
+        let rises = &mut rises[..self.heard.min(RISES)];
+        rises.sort_unstable();
+        if rises.len() < RISES_MIN {
+            return 0;
+        }
+        rises[(rises.len() - 1) / 2] * 2
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +134,36 @@ mod tests {
             Some(10),
             "of three samples none is forgotten"
         );
+    }
+
+    /// Delays of 20 ms and somebody's queue, and up to so much of jitter: so many slowdowns with six samples each.
+    fn jitter_of(slowdowns: u64, range_us: u64, queue_us: impl Fn(u64, u64) -> u64) -> u64 {
+        let mut rng = crate::rng::Rng::from_u64(1);
+        let mut jitter = Jitter::default();
+        for slowdown in 0..slowdowns {
+            for sample in 0..6 {
+                let queue_us = queue_us(slowdown, sample);
+                jitter.add(20_000 + queue_us + rng.below(range_us + 1));
+            }
+            jitter.close();
+        }
+        jitter.range_us()
+    }
+
+    #[test]
+    fn jitter_is_told_from_a_queue() {
+        for range_us in [2_000, 10_000, 40_000] {
+            let seen_us = jitter_of(9, range_us, |_, _| 0);
+            assert!(seen_us >= range_us * 6 / 10 && seen_us <= range_us * 15 / 10);
+        }
+        assert_eq!(jitter_of(2, 10_000, |_, _| 0), 0, "too few say nothing");
+        assert_eq!(jitter_of(9, 0, |_, _| 80_000), 0, "a queue that stands");
+        let drained = jitter_of(9, 0, |_, n| 10_000 / (n + 1));
+        assert_eq!(drained, 0, "our own");
+        let sawtooth = jitter_of(9, 0, |slowdown, n| slowdown * 10_000 + n * 200);
+        assert!(sawtooth <= 2_000, "one that grows: {sawtooth}");
+        let joined = jitter_of(5, 0, |slowdown, n| slowdown / 3 * n * 20_000);
+        assert_eq!(joined, 0, "somebody has joined");
     }
 
     #[test]

@@ -3,22 +3,22 @@
 //! From the draft: round trips instead of one-way delays, a gain below Reno's on short paths, the modified slow start,
 //! additive increase below the target and multiplicative decrease above it, slowdowns.
 //! Otherwise than the draft, each with its measurement in `docs/yielding.md`:
-//! - the **target** is three quarters of the base round trip within 2 and 13 ms (60 ms there): behind a buffer of
-//!   100 ms the draft's leaves a foreground flow 62 % of the line, this one 98 %. Jitter that is seen while our own
-//!   queue is drained raises it, to 60 ms at most;
+//! - the **target** is three quarters of the base round trip within 2 and 9 ms (60 ms there): behind a buffer of
+//!   100 ms the draft's leaves a foreground flow 62 % of the line, this one 98 %. Jitter raises it, to 60 ms at most: what
+//!   slowdowns see of it;
 //! - on a slow and short line the target is no shorter than [`TARGET_SEGMENTS`] packets take there: our own floor is no
 //!   queue to yield to;
 //! - the **base** does not age. It is given up on evidence only ([`EXPIRY`]), and may come from another flow;
 //! - a slowdown that would tell nothing new is left out, if the path was seen empty since the last one;
 //! - after a timeout the slow start goes to ten segments at least.
 
-use super::delay::{Recent, Smoothed};
+use super::delay::{Jitter, Recent, Smoothed};
 use super::{Ack, RTT_MAX_US, Window};
 use crate::time::Mono;
 use core::time::Duration;
 
 const TARGET_MIN_US: u64 = 2_000;
-const TARGET_MAX_US: u64 = 13_000;
+const TARGET_MAX_US: u64 = 9_000;
 /// Two segments are the floor.
 const TARGET_SEGMENTS: u64 = 3;
 /// A rate is measured over so long.
@@ -36,14 +36,15 @@ const SLOWDOWN_ROUND_TRIPS: u64 = 2;
 const SLOWDOWN_EVERY: u64 = 19;
 /// ... but no less than this: a LAN's round trips are so short that slowdowns would follow each other all the time.
 const SLOWDOWN_WAIT_MIN: Duration = Duration::from_millis(500);
-/// Slowdowns whose jitter is remembered.
-const JITTER_SLOWDOWNS: usize = 4;
+/// Jitter is watched until a slow start has so many segments: they make no queue of their own.
+const JITTER_SEGMENTS: u64 = 4;
 /// Segments that slow start reaches after a timeout: repeated ones would bring it down to nothing.
 const SSTHRESH_SEGMENTS: u64 = 10;
 /// After so long without news the window says nothing about the path.
 const IDLE: Duration = Duration::from_secs(10);
-/// The base is given up when, for so long and over two slowdowns, a flow that had shrunk to its floor has seen no
-/// round trip near it, and what it has seen stays the same: a longer route does, somebody's queue does not.
+/// The base is given up when, for so long and over two slowdowns, a flow that had shrunk to its floor, or to half of what
+/// the line has carried, has seen no round trip near it, and what it has seen stays the same: a longer route does,
+/// somebody's queue does not.
 const EXPIRY: Duration = Duration::from_secs(30);
 /// ... or for so long, whatever it was (the draft's history): on a path with jitter a longer route would never be found.
 const EXPIRY_ANYHOW: Duration = Duration::from_secs(600);
@@ -62,7 +63,7 @@ pub struct LedbatPlusPlus {
     heard_at: Option<Mono>,
     /// The path was seen empty since the last slowdown.
     was_empty: bool,
-    jitter_us: [u64; JITTER_SLOWDOWNS],
+    jitter: Jitter,
     fastest: Fastest,
     doubt: Option<Doubt>,
 }
@@ -80,7 +81,6 @@ enum State {
     Slowdown {
         since: Mono,
         until: Mono,
-        seen: Option<(u64, u64)>,
     },
 }
 
@@ -107,7 +107,7 @@ impl LedbatPlusPlus {
             reduced_at: None,
             heard_at: None,
             was_empty: false,
-            jitter_us: [0; JITTER_SLOWDOWNS],
+            jitter: Jitter::default(),
             fastest: Fastest::default(),
             doubt: None,
         }
@@ -206,14 +206,11 @@ impl LedbatPlusPlus {
 
     /// The queue this flow lets stand.
     fn target_us(&self) -> u64 {
-        // The second least of the last: a burst of somebody else is not jitter.
-        let mut jitter = self.jitter_us;
-        jitter.sort_unstable();
-        let for_jitter = jitter[1] * 3 / 2;
         let for_packets = match self.fastest.bytes_per_s {
             0 => 0,
             rate => TARGET_SEGMENTS * self.window.segment_bytes * 1_000_000 / rate,
         };
+        let for_jitter = self.jitter.range_us();
         let raised = for_jitter.max(for_packets).min(TARGET_RAISED_MAX_US);
         self.plain_target_us().max(raised)
     }
@@ -245,7 +242,10 @@ impl LedbatPlusPlus {
         if rtt_us <= base + target / 10 {
             self.was_empty = true;
         }
-        if rtt_us <= base + target || self.window.bytes() > 2 * self.floor_bytes() {
+        // A queue a little above the target leaves more than the floor.
+        let line = self.fastest.bytes_per_s.saturating_mul(base) / 1_000_000;
+        let small = (2 * self.floor_bytes()).max(line / 2);
+        if rtt_us <= base + target || self.window.bytes() > small {
             self.doubt = None;
             return;
         }
@@ -280,6 +280,9 @@ impl LedbatPlusPlus {
         if is_long || self.window.bytes() >= self.ssthresh_bytes {
             return self.enter_avoidance(now, since);
         }
+        if since.is_some() && self.window.bytes() <= JITTER_SEGMENTS * self.window.segment_bytes {
+            self.jitter.add(ack.rtt_us);
+        }
         if ack.is_window_limited {
             let more =
                 ack.bytes.min(self.window.bytes()) / self.gain_divisor().min(RAMP_DIVISOR_MAX);
@@ -301,6 +304,7 @@ impl LedbatPlusPlus {
         } else {
             wait.max(SLOWDOWN_WAIT_MIN)
         };
+        self.jitter.close();
         self.is_first_start = false;
         self.was_empty = false;
         self.state = State::Avoidance {
@@ -353,28 +357,20 @@ impl LedbatPlusPlus {
         self.state = State::Slowdown {
             since: now,
             until: now + self.rtt() * SLOWDOWN_ROUND_TRIPS as u32,
-            seen: None,
         };
     }
 
     fn slow_down(&mut self, now: Mono, rtt_us: u64) {
-        let State::Slowdown { since, until, seen } = self.state else {
+        let State::Slowdown { since, until } = self.state else {
             return;
         };
-        // A round trip later what is measured was sent after the cut: the path's own jitter, or somebody's queue.
-        let seen = if now >= since + Duration::from_micros(rtt_us) {
-            let (least, most) = seen.unwrap_or((rtt_us, rtt_us));
-            Some((least.min(rtt_us), most.max(rtt_us)))
-        } else {
-            seen
-        };
-        self.state = State::Slowdown { since, until, seen };
+        // A round trip later what is measured was sent after the cut: the path's own delay, or somebody's queue.
+        if now >= since + Duration::from_micros(rtt_us) {
+            self.jitter.add(rtt_us);
+        }
         if now < until {
             return;
         }
-        let jitter = seen.map_or(0, |(least, most)| most - least);
-        self.jitter_us.rotate_left(1);
-        self.jitter_us[JITTER_SLOWDOWNS - 1] = jitter;
         if let Some(doubt) = &mut self.doubt {
             doubt.slowdowns += 1;
         }
@@ -383,7 +379,7 @@ impl LedbatPlusPlus {
 
     fn start_anew(&mut self) {
         *self = Self {
-            jitter_us: self.jitter_us,
+            jitter: self.jitter,
             fastest: self.fastest,
             ..Self::new(self.window.segment_bytes as u32, self.base_us)
         };

@@ -7,6 +7,7 @@
 //! Spec: draft-irtf-iccrg-ledbat-plus-plus-06, RFC 6817, RFC 9840. Tests: here, `core/tests/yielding.rs`,
 //! `core/tests/link_matrix.rs`, `fuzz/src/congestion.rs`.
 
+mod arrivals;
 mod delay;
 mod group;
 mod ledbat;
@@ -14,6 +15,7 @@ mod ledbat_plus_plus;
 mod memory;
 
 use crate::time::Mono;
+pub use arrivals::Arrivals;
 pub use group::Group;
 pub use ledbat::Ledbat;
 pub use ledbat_plus_plus::LedbatPlusPlus;

@@ -73,7 +73,7 @@ pub struct FlowId(usize);
 
 #[derive(Debug)]
 enum Control {
-    Ours(Controller),
+    Ours(Box<Controller>),
     Member,
     Rival(Rival),
     /// Nanoseconds between packets.
@@ -167,7 +167,7 @@ impl Dumbbell {
         };
         self.flows.push(Flow {
             control: match sender {
-                Sender::Controlled(controller) => Control::Ours(*controller),
+                Sender::Controlled(controller) => Control::Ours(controller),
                 Sender::Background => Control::Member,
                 Sender::Constant { bits_per_s } => {
                     Control::Constant(PACKET_BYTES * 8 * 1_000_000_000 / bits_per_s.max(1))

@@ -5,6 +5,7 @@
 
 use super::event::What;
 use super::flow::Flow;
+use super::spec::NetSpec;
 use super::world::World;
 use crate::ids::StreamId;
 use crate::machine::{Input, PathFacts, Shape};
@@ -27,10 +28,12 @@ impl World {
         let Some(&(id, side)) = self.hosts[h].streams.get(&stream) else {
             return;
         };
+        let receive_window = shape.receive_window_bytes;
+        let receive_window = receive_window.filter(|_| self.net.can_bound_receiving);
         let Some(conn) = self.conn(id) else { return };
         let s = usize::from(side);
         conn.flows[s].set_send_window(shape.send_window_bytes);
-        conn.flows[1 - s].set_receive_window(shape.receive_window_bytes);
+        conn.flows[1 - s].set_receive_window(receive_window);
         let is_new = conn.reporting[s].every.is_none();
         conn.reporting[s].every = shape.report_every;
         if is_new {
@@ -63,7 +66,7 @@ impl World {
     }
 
     fn report(&mut self, id: u32, side: u8) {
-        let now_ns = self.now_ns;
+        let (now_ns, net) = (self.now_ns, self.net);
         let Some(conn) = self.conn(id) else { return };
         let s = usize::from(side);
         let (host, stream, is_held) = (
@@ -71,7 +74,7 @@ impl World {
             conn.ends[s].stream,
             conn.ends[s].is_held(),
         );
-        let facts = facts(&conn.flows[s], &conn.flows[1 - s]);
+        let facts = facts(net, &conn.flows[s], &conn.flows[1 - s]);
         let reporting = &mut conn.reporting[s];
         if reporting.every.is_none() || !is_held || reporting.told == Some(facts) {
             return;
@@ -83,7 +86,7 @@ impl World {
     }
 }
 
-fn facts(out: &Flow, back: &Flow) -> PathFacts {
+fn facts(net: NetSpec, out: &Flow, back: &Flow) -> PathFacts {
     let us = |ns: u64| u32::try_from(ns.div_ceil(1000)).unwrap_or(u32::MAX);
     PathFacts {
         segment_bytes: out.segment_bytes().min(SEGMENT_BYTES_MAX) as u32,
@@ -92,12 +95,17 @@ fn facts(out: &Flow, back: &Flow) -> PathFacts {
         acks: out.acks(),
         acked_bytes: out.acked_bytes(),
         unacked_bytes: out.unacked_bytes(),
+        unsent_bytes: out.unsent_bytes(),
         resent: out.resent(),
         has_timed_out: out.has_timed_out(),
         is_held_back: out.was_held_back || out.is_held(),
-        receive_rtt_us: us(back.last_rtt_ns()),
+        receive_rtt_us: if net.time_stamps {
+            us(back.last_rtt_ns())
+        } else {
+            0
+        },
         received_bytes: back.arrived_bytes(),
         out_of_order: back.out_of_order(),
-        can_bound_receiving: true,
+        can_bound_receiving: net.can_bound_receiving,
     }
 }

@@ -177,6 +177,10 @@ pub struct NetSpec {
     /// Of datagrams not yet on the wire; beyond it the socket is not writable.
     pub datagram_buffer: u64,
     pub reads: Reads,
+    /// TCP time stamps: with them a receiver knows round trips.
+    pub time_stamps: bool,
+    /// [`crate::machine::Shape::receive_window_bytes`] has an effect.
+    pub can_bound_receiving: bool,
 }
 
 impl Default for NetSpec {
@@ -191,6 +195,8 @@ impl Default for NetSpec {
             datagram_max: 1472,
             datagram_buffer: 64 * 1024,
             reads: Reads::AsSent,
+            time_stamps: true,
+            can_bound_receiving: true,
         }
     }
 }
