@@ -2,7 +2,7 @@
 //!
 //! Decides: what belongs to a request and to its answer ([`PortRequest`], [`PortAnswer`]); bytes ([`Question`]). Never
 //! does: say when to ask (`agent/mapping.rs`) or whom (`policy/port_map.rs`); send anything (the shell does, and speaks
-//! UPnP-IGD by a crate). Tests: `wire.rs`, `fuzz/src/port_map.rs`, and against miniupnpd in the interop tests.
+//! UPnP-IGD by a crate). Tests: `wire.rs`, and against miniupnpd in the interop tests.
 
 mod wire;
 
