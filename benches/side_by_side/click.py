@@ -22,6 +22,7 @@ def as_cubic(stream):
 
 def serve(port):
     listener = socket.create_server(("0.0.0.0", port))
+    print(json.dumps({"listening": port}), flush=True)
     while True:
         stream, _ = listener.accept()
         as_cubic(stream)

@@ -30,12 +30,13 @@ class Lab:
     """The folder all runs share, and what they may use."""
 
     def __init__(self, args):
-        self.quick = args.quick
+        self.quick, self.long = args.quick, args.long
+        self.drawing = Path(args.drawing) if args.drawing else target_folder() / "yielding.svg"
         self.runs = args.runs
         self.program = find_program(args.program)
         self.folder = make_folder(args.dir)
-        self.skipped = []
-        self._libtorrent = None
+        self.skipped, self.notes = [], []
+        self._pythons = {}
 
     def path(self, *parts):
         path = self.folder.joinpath(*parts)
@@ -49,6 +50,10 @@ class Lab:
         path.mkdir(parents=True)
         path.chmod(0o700)
         return path
+
+    def remove_homes(self):
+        """A file that was asked for takes its whole length in memory."""
+        shutil.rmtree(self.folder / "homes", ignore_errors=True)
 
     def noise(self, size):
         """A file of this size that does not compress; the same one for all runs."""
@@ -67,13 +72,25 @@ class Lab:
         self.skipped.append(line)
         print(line, file=sys.stderr, flush=True)
 
+    def note(self, line):
+        """To be printed at the end."""
+        self.notes.append(line)
+
     def libtorrent(self):
         """A Python that has libtorrent, made under target/ if need be; None if it cannot be had."""
-        if self._libtorrent is None:
-            self._libtorrent = make_libtorrent() or False
-            if not self._libtorrent:
-                self.skip("libtorrent", "it cannot be installed from PyPI here")
-        return self._libtorrent or None
+        is_new = "libtorrent" not in self._pythons
+        found = self._python("libtorrent", "libtorrent>=2.0.11,<3")
+        if is_new and not found:
+            self.skip("libtorrent", "it cannot be installed from PyPI here")
+        return found
+
+    def matplotlib(self):
+        return self._python("matplotlib", "matplotlib>=3.8,<4")
+
+    def _python(self, module, wanted):
+        if module not in self._pythons:
+            self._pythons[module] = make_python(module, wanted)
+        return self._pythons[module]
 
     def nginx(self):
         found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
@@ -113,14 +130,15 @@ def make_folder(given):
     return Path(tempfile.mkdtemp(prefix="dovetail-bench-", dir=base))
 
 
-def make_libtorrent():
+def make_python(module, wanted):
+    """The Python under target/ that has this module; None if it cannot be had."""
     python = target_folder() / "interop" / "venv" / "bin" / "python"
-    works = [python, "-c", "import libtorrent"]
+    works = [python, "-c", f"import {module}"]
     if python.exists() and subprocess.run(works, capture_output=True).returncode == 0:
         return python
     steps = [
         [sys.executable, "-m", "venv", python.parent.parent],
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "libtorrent>=2.0.11,<3"],
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted],
         works,
     ]
     done = all(subprocess.run(step, capture_output=True).returncode == 0 for step in steps)
@@ -168,7 +186,7 @@ def machine(lab):
     }
     if nginx := shutil.which("nginx", path="/usr/sbin:/usr/bin"):
         facts["nginx"] = said(nginx, "-v").removeprefix("nginx version: ")
-    if lab._libtorrent:
+    if python := lab._pythons.get("libtorrent"):
         version = "import libtorrent; print(libtorrent.__version__)"
-        facts["libtorrent"] = said(str(lab._libtorrent), "-c", version)
+        facts["libtorrent"] = said(str(python), "-c", version)
     return facts

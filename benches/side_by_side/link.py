@@ -1,10 +1,11 @@
-"""A line between two network namespaces, in user space: rate, delay, and a buffer that drops what does not fit.
+"""A line between two network namespaces, in user space: rate, delay, and a queue (`queues.py`).
 
 Kernels without netem can do it, too. Needs root, `ip` and /dev/net/tun; everything goes away with the line.
-What it carries is counted where it is carried, by the ports of `kinds`, in tenths of seconds (`Link.carried`).
+What it carries is counted where it is carried, by the ports of `kinds`, in hundredths of seconds (`Link.carried`).
 """
 
 import collections
+import contextlib
 import fcntl
 import multiprocessing
 import os
@@ -15,11 +16,13 @@ import subprocess
 import time
 
 from .procs import Failed
+from .queues import Fifo
 
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 NEAR_ADDR, FAR_ADDR = "10.77.0.1", "10.77.0.2"
 PACKET_MAX = 2048
+SLICES_PER_S = 100
 
 
 def why_not():
@@ -40,8 +43,8 @@ def ip(*args):
 class Link:
     """`near` and `far` are prefixes for commands that are to run at either end."""
 
-    def __init__(self, bytes_per_s, round_trip_s, buffer_bytes, kinds=None):
-        self.shape = (bytes_per_s, round_trip_s / 2, buffer_bytes, kinds or {})
+    def __init__(self, bytes_per_s, round_trip_s, buffer_bytes, kinds=None, queue=Fifo):
+        self.shape = (bytes_per_s, round_trip_s / 2, buffer_bytes, kinds or {}, queue)
         self.meter, self.asked = multiprocessing.Pipe()
         self.names = [f"dvt{os.getpid()}{end}" for end in "nf"]
         self.near, self.far = (["ip", "netns", "exec", name] for name in self.names)
@@ -69,7 +72,7 @@ class Link:
         ip("-n", name, "link", "set", "lo", "up")
 
     def carried(self):
-        """By way ("up": near to far), kind and tenth of a second of `time.monotonic`: bytes, seconds that packets
+        """By way ("up": near to far), kind and hundredth of a second of `time.monotonic`: bytes, seconds that packets
         waited, packets, drops."""
         self.meter.send("all")
         return self.meter.recv()
@@ -87,10 +90,10 @@ class Link:
 class Way:
     """One direction."""
 
-    def __init__(self, name, source, sink, bytes_per_s, delay_s, buffer_bytes, kinds):
+    def __init__(self, name, source, sink, bytes_per_s, delay_s, buffer_bytes, kinds, queue):
         self.name, self.kinds, self.carried = name, kinds, {}
         self.source, self.sink = source, sink
-        self.bytes_per_s, self.delay_s, self.buffer_s = bytes_per_s, delay_s, buffer_bytes / bytes_per_s
+        self.bytes_per_s, self.delay_s, self.queue = bytes_per_s, delay_s, queue(buffer_bytes)
         self.free_at, self.flying = 0.0, collections.deque()
 
     def take(self):
@@ -100,50 +103,56 @@ class Way:
             except BlockingIOError:
                 return
             now = time.monotonic()
-            begins = max(now, self.free_at)
-            waits_s = begins - now
-            if waits_s <= self.buffer_s:
-                self.free_at = begins + len(packet) / self.bytes_per_s
-                self.flying.append((self.free_at + self.delay_s, packet))
-                self.count(begins, packet, waits_s)
-            else:
-                self.count(now, packet, None)
+            for dropped in self.queue.push((now, packet, *self.kind(packet))):
+                self.count(now, dropped, None)
+
+    def move(self):
+        """Put onto the line what begins by now, deliver what has arrived; when there is more to do."""
+        now = time.monotonic()
+        begins = self.begins()
+        while begins is not None and begins <= now:
+            packet, dropped = self.queue.pop(begins)
+            for it in dropped:
+                self.count(begins, it, None)
+            if packet:
+                self.free_at = begins + len(packet[1]) / self.bytes_per_s
+                self.flying.append((self.free_at + self.delay_s, packet[1]))
+                self.count(begins, packet, begins - packet[0])
+            begins = self.begins()
+        while self.flying and self.flying[0][0] <= now:
+            with contextlib.suppress(OSError):
+                os.write(self.sink, self.flying.popleft()[1])
+        dues = [begins, self.flying[0][0] if self.flying else None]
+        return min((at for at in dues if at is not None), default=None)
+
+    def begins(self):
+        """When the next packet goes onto the line: as if nobody were ever late."""
+        oldest = self.queue.oldest()
+        return None if oldest is None else max(self.free_at, oldest)
 
     def count(self, at, packet, waits_s):
-        key = (self.name, self.kind(packet), int(at * 10))
+        key = (self.name, packet[2], int(at * SLICES_PER_S))
         sums = self.carried.setdefault(key, [0, 0.0, 0, 0])
         if waits_s is None:
             sums[3] += 1
         else:
-            sums[0] += len(packet)
+            sums[0] += len(packet[1])
             sums[1] += waits_s
             sums[2] += 1
 
     def kind(self, packet):
+        """Whose it is, and of which flow."""
         header = (packet[0] & 15) * 4
         if packet[0] >> 4 == 4 and packet[9] in (6, 17) and len(packet) >= header + 4:
             source, to = struct.unpack_from("!HH", packet, header)
-            return self.kinds.get(to) or self.kinds.get(source) or "other"
-        return "other"
-
-    def give(self):
-        """Deliver what has arrived; when the next one does."""
-        while self.flying:
-            at, packet = self.flying[0]
-            if at > time.monotonic():
-                return at
-            self.flying.popleft()
-            try:
-                os.write(self.sink, packet)
-            except OSError:
-                pass
-        return None
+            return self.kinds.get(to) or self.kinds.get(source) or "other", (packet[9], source, to)
+        return "other", None
 
 
 def forward(asked, near, far, *shape):
     ways = {near: Way("up", near, far, *shape), far: Way("down", far, near, *shape)}
     while True:
-        due = [at for at in [way.give() for way in ways.values()] if at is not None]
+        due = [at for at in [way.move() for way in ways.values()] if at is not None]
         wait = max(min(due) - time.monotonic(), 0) if due else None
         for ready in select.select([*ways, asked], [], [], wait)[0]:
             if ready is asked:

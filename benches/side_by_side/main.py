@@ -20,6 +20,8 @@ def arguments():
     )
     parser.add_argument("measures", nargs="*", metavar="transfer|get|swarm|cache|utp|nat|yield|all", default=["all"])
     parser.add_argument("--quick", action="store_true", help="small files, one run each: does it work at all")
+    parser.add_argument("--long", action="store_true", help="also what takes minutes by itself (yield: two devices)")
+    parser.add_argument("--drawing", metavar="FILE", help="where `yield` draws its lines over time [target/yielding.svg]")
     parser.add_argument("--runs", type=int, default=0, help="runs of each program")
     parser.add_argument("--json", metavar="FILE", help="write everything measured here, too")
     parser.add_argument("--program", metavar="PATH", help="the dovetail to measure [target/release/dovetail]")
@@ -62,7 +64,7 @@ def main():
     if targets:
         print(targets_table(targets))
     print("\n" + "; ".join(f"{key} {value}" for key, value in facts.items()))
-    for line in lab.skipped:
+    for line in lab.skipped + lab.notes:
         print(line)
     if args.json:
         everything = {

@@ -1,11 +1,10 @@
 """`yield`: what background traffic leaves to a person on the same line, beside other programs' background traffic.
 
-Two network namespaces with a line between them (`link.py`), 20 Mbit/s and 20 ms. The foreground is iperf3 with CUBIC
-or BBR, transfers of 300 kB over fresh CUBIC connections, and ping. The background: our upload to a peer, our download
-from nginx with `--background`, libtorrent's uTP upload, a plain CUBIC flow. Shares are counted at the line.
+Lines and backgrounds are those of `scene.py`. The foreground is iperf3 with each congestion control that the kernel has,
+transfers of 300 kB over fresh CUBIC connections, and ping. Some rows have a table of their own: how soon a background
+gives way, eight flows of one device, two devices, a LAN. At the end the lines are drawn over time (`draw.py`).
 """
 
-import contextlib
 import json
 import re
 import shutil
@@ -16,221 +15,270 @@ import sys
 import time
 from pathlib import Path
 
-from . import link
-from .lab import publish
-from .link import FAR_ADDR, NEAR_ADDR, Link
-from .nginx import Nginx
-from .procs import MIB, Failed, Proc
+from . import draw, link, scene
+from .lan import ADDRS, Lan
+from .link import FAR_ADDR, SLICES_PER_S
+from .procs import Failed
+from .queues import FairQueue
+from .scene import CLICKS, RATE, Scene
 from .table import Table, Target, number
 
-RATE = 20_000_000 / 8
-ROUND_TRIP_S = 0.020
-FOREGROUND, PEER, WEB, THEIRS, PLAIN = 5201, 7680, 8080, 6881, 5301
-KINDS = {FOREGROUND: "foreground", PEER: "background", WEB: "background", THEIRS: "background", PLAIN: "background"}
 CLICK = Path(__file__).with_name("click.py")
-NODE = Path(__file__).with_name("lt_node.py")
+LINE_MBIT = RATE * 8e-6
 
 
-class Scene:
-    """A line with a foreground and perhaps a background, and what it has carried."""
+class Times:
+    """Seconds: how long a measure is, what runs before the other joins, what is left out after that."""
 
-    def __init__(self, lab, way, buffer_s):
-        self.lab, self.way = lab, way
-        self.line = Link(RATE, ROUND_TRIP_S, int(RATE * buffer_s), KINDS)
-        self.ends = []
-
-    def __enter__(self):
-        self.line.__enter__()
-        return self
-
-    def __exit__(self, *_):
-        for end in reversed(self.ends):
-            with contextlib.suppress(ProcessLookupError):
-                end()
-        self.line.__exit__()
-
-    def start(self, where, *command, **more):
-        """A process at one end, killed with the scene."""
-        out = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | more
-        process = subprocess.Popen([*where, *map(str, command)], text=True, **out)
-        self.ends.append(lambda: (process.terminate(), process.wait()))
-        return process
-
-    def foreground(self, seconds, control):
-        """A greedy flow; ends by itself."""
-        near, far = self.line.near, self.line.far
-        self.start(far, "iperf3", "-s", "-1", "-p", FOREGROUND)
-        time.sleep(0.4)
-        ways = [] if self.way == "up" else ["-R"]
-        command = ["iperf3", "-c", FAR_ADDR, "-p", FOREGROUND, "-t", seconds, "-C", control, *ways]
-        return self.start(near, *command)
-
-    def rates(self, begin, end):
-        """Mbit/s by kind, mean wait in ms, between two moments."""
-        tenths, waited, packets = {}, 0.0, 0
-        for (way, kind, tenth), (size, waits, count, _) in self.line.carried().items():
-            if way == self.way and begin * 10 <= tenth < end * 10:
-                tenths[kind] = tenths.get(kind, 0) + size
-                waited, packets = waited + waits, packets + count
-        mbit = {kind: size * 8e-6 / (end - begin) for kind, size in tenths.items()}
-        return {
-            "foreground": mbit.get("foreground", 0.0),
-            "background": mbit.get("background", 0.0),
-            "wait_ms": waited / max(packets, 1) * 1000,
-        }
-
-
-# --- backgrounds: each starts in a scene and is ready when it returns
-
-
-def nothing(_scene):
-    pass
-
-
-def our_upload(scene):
-    lab, seed_home, leech_home = scene.lab, scene.lab.home("seed"), scene.lab.home("leech")
-    source, torrent = lab.noise(1024 * MIB), lab.path("source", "yield.torrent")
-    agent = Proc([*scene.line.near, *lab.dovetail(seed_home, "agent", "--share", "--listen", f"{NEAR_ADDR}:{PEER}")])
-    scene.ends.append(agent.end)
-    agent.wait_line(lambda line: line.get("type") == "listening")
-    publish(lab, seed_home, source, torrent)
-    options = ["--metainfo", torrent, "--require-peers", "--peer", f"{NEAR_ADDR}:{PEER}", "-o", leech_home / "got.bin"]
-    scene.start(scene.line.far, *lab.dovetail(leech_home, "get", *options))
-
-
-def our_download(scene):
-    lab, home = scene.lab, scene.lab.home("leech")
-    source = lab.noise(1024 * MIB)
-    where, folder = scene.line.far, lab.path("nginx-yield", "x").parent
-    server = Nginx(lab.nginx(), folder, f"{FAR_ADDR}:{WEB}", f"root {source.parent};", where=where)
-    scene.ends.append(server.end)
-    url = f"http://{FAR_ADDR}:{WEB}/{source.name}"
-    command = lab.dovetail(home, "get", url, "--background", "--overwrite", "-o", home / "got.bin")
-    scene.start(scene.line.near, *command)
-
-
-def plain(scene):
-    scene.start(scene.line.far, "iperf3", "-s", "-1", "-p", PLAIN)
-    time.sleep(0.4)
-    ways = [] if scene.way == "up" else ["-R"]
-    scene.start(scene.line.near, "iperf3", "-c", FAR_ADDR, "-p", PLAIN, "-t", 1000, "-C", "cubic", *ways)
-
-
-def their_utp(scene):
-    lab, python = scene.lab, scene.lab.libtorrent()
-    source, torrent = lab.noise(1024 * MIB), lab.path("source", "yield.torrent")
-    if not torrent.exists():
-        publish(lab, lab.home("publisher"), source, torrent)
-    seed = [*scene.line.near, python, NODE, "seed", torrent, source.parent, "utp", f"{NEAR_ADDR}:{THEIRS}"]
-    leech = [*scene.line.far, python, NODE, "leech", torrent, lab.path("leech-lt", "x").parent, "utp", f"{FAR_ADDR}:{THEIRS}"]
-    seed, leech = (Proc([str(part) for part in command], stdin=-1) for command in (seed, leech))
-    scene.ends += [seed.end, leech.end]
-    for node in (seed, leech):
-        node.wait_line(lambda line: "port" in line)
-    leech.write(f"get {NEAR_ADDR}:{THEIRS}")
-
-
-BACKGROUNDS = {
-    "our upload to a peer": (our_upload, "up"),
-    "our download from nginx": (our_download, "down"),
-    "libtorrent's uTP": (their_utp, "up"),
-    "a plain CUBIC flow": (plain, "up"),
-}
+    def __init__(self, quick):
+        self.measure, self.before, self.settle = (8, 8, 7) if quick else (30, 15, 10)
+        self.clicks, self.joins = (4, 2) if quick else (12, 7)
 
 
 # --- what is asked of each
 
 
-def alone(lab, background, way, seconds):
-    with Scene(lab, way, 0.1) as scene:
-        background(scene)
-        begin = time.monotonic() + 10
-        time.sleep(10 + seconds)
-        return scene.rates(begin, begin + seconds)
+def measured(it, seconds):
+    begin = time.monotonic()
+    time.sleep(seconds)
+    return it.rates(begin, begin + seconds)
 
 
-def beside(lab, background, way, seconds, first, buffer_s=0.1, control="cubic"):
-    """Rates while both run, from ten seconds after the second one began."""
-    with Scene(lab, way, buffer_s) as scene:
-        if first == "background":
-            background(scene)
-            time.sleep(15)
-            scene.foreground(seconds + 30, control)
+def beside(lab, background, way, times, is_first, control="cubic", **line):
+    """Rates while both run; `is_first`: the background was there before the foreground."""
+    with Scene(lab, way, **line) as it:
+        if is_first:
+            background(it)
+            time.sleep(times.before)
+            it.foreground(1000, control)
         else:
-            scene.foreground(seconds + 60, control)
-            time.sleep(15)
-            background(scene)
-        begin = time.monotonic() + 10
-        time.sleep(10 + seconds)
-        return scene.rates(begin, begin + seconds)
+            it.foreground(1000, control)
+            time.sleep(times.before)
+            background(it)
+        time.sleep(times.settle)
+        return measured(it, times.measure)
 
 
-def clicks(lab, background, way, count):
+def solo(lab, times, control):
+    """What a foreground gets where nobody else is."""
+    with Scene(lab, "up") as it:
+        it.foreground(1000, control)
+        time.sleep(times.settle)
+        return measured(it, times.measure)["foreground"]
+
+
+def clicks(it, count):
     """Median seconds of a short transfer, median milliseconds of a ping."""
-    with Scene(lab, way, 0.1) as scene:
-        background(scene)
-        time.sleep(12)
-        scene.start(scene.line.far, sys.executable, CLICK, "serve", FOREGROUND)
-        time.sleep(0.5)
-        ping = scene.start(scene.line.near, "ping", "-i", "0.1", FAR_ADDR, stdout=subprocess.PIPE)
-        click = [*scene.line.near, sys.executable, CLICK, "ask", FAR_ADDR, FOREGROUND, count, way]
-        done = subprocess.run([str(part) for part in click], capture_output=True, text=True)
-        ping.send_signal(signal.SIGINT)
-        times = [float(ms) for ms in re.findall(r"time=([\d.]+)", ping.communicate()[0])]
-        took = [json.loads(line)["took_s"] for line in done.stdout.splitlines()]
-        if not took or not times:
-            raise Failed(f"no short transfers: {done.stderr}")
-        return {"click_s": statistics.median(took), "ping_ms": statistics.median(times)}
+    server = it.node(it.line.far, sys.executable, CLICK, "serve", CLICKS)
+    server.wait_line(lambda line: "listening" in line)
+    ping = it.start(it.line.near, "ping", "-i", "0.1", FAR_ADDR, stdout=subprocess.PIPE)
+    click = [*it.line.near, sys.executable, CLICK, "ask", FAR_ADDR, CLICKS, count, it.way]
+    done = subprocess.run([str(part) for part in click], capture_output=True, text=True)
+    ping.send_signal(signal.SIGINT)
+    pings = [float(ms) for ms in re.findall(r"time=([\d.]+)", ping.communicate()[0])]
+    took = [json.loads(line)["took_s"] for line in done.stdout.splitlines()]
+    server.end()
+    if not took or not pings:
+        raise Failed(f"no short transfers: {done.stderr}")
+    return {"click_s": statistics.median(took), "ping_ms": statistics.median(pings)}
+
+
+def course(lab, background, way, times):
+    """One after the other: by itself, beside short transfers, and beside a foreground that comes and goes."""
+    with Scene(lab, way) as it:
+        background(it)
+        time.sleep(times.before)
+        by_itself = measured(it, times.measure)
+        found = {"alone": by_itself["background"] / LINE_MBIT * 100, "queue_ms": by_itself["wait_ms"]}
+        found |= clicks(it, times.clicks)
+        joined = []
+        for _ in range(times.joins):
+            time.sleep(5)
+            joined.append(time.monotonic())
+            it.foreground(5).wait()
+        time.sleep(4)
+        sizes, waits = it.seen()
+        found["gives_way_each_s"] = [let_go_after(sizes, at) for at in joined]
+        found["gives_way_s"] = statistics.median(found["gives_way_each_s"])
+        return found, lines(sizes, waits, joined[0] - 4, joined[0] + 18)
+
+
+def let_go_after(sizes, joined):
+    """From the foreground's first data to the moment after which the background has less than a tenth of the line for
+    a second, and had less in each tenth of it."""
+    at = lambda kind, first, count: sum(sizes.get((kind, first + n), 0) for n in range(count))
+    slices = range(int(joined * SLICES_PER_S), int((joined + 5) * SLICES_PER_S))
+    tenth = RATE / 10 / SLICES_PER_S
+    begin = next((slice for slice in slices if at("foreground", slice, 1) >= 3000), None)
+    if begin is None:
+        raise Failed("the foreground never came")
+    calm = (
+        slice for slice in range(begin, slices.stop)
+        if all(at("background", slice + part, 10) <= 10 * tenth for part in range(0, 100, 10))
+    )
+    return (next(calm, slices.stop) - begin) / SLICES_PER_S
+
+
+def lines(sizes, waits, begin, until, step=SLICES_PER_S // 5):
+    """Mbit/s of both and milliseconds of queue, five times a second."""
+    out = {"foreground": [], "background": [], "queue_ms": []}
+    for first in range(int(begin * SLICES_PER_S), int(until * SLICES_PER_S), step):
+        slices = range(first, first + step)
+        for kind in ("foreground", "background"):
+            size = sum(sizes.get((kind, at), 0) for at in slices)
+            out[kind].append(round(size * 8e-6 * SLICES_PER_S / step, 1))
+        stood = [waits[at] for at in slices if at in waits]
+        packets = max(sum(count for _, count in stood), 1)
+        out["queue_ms"].append(round(sum(waited for waited, _ in stood) / packets * 1000, 1))
+    return out
+
+
+def jain(rates):
+    return sum(rates) ** 2 / max(len(rates) * sum(rate**2 for rate in rates), 1e-9)
+
+
+def two_devices(lab):
+    """Jain's index a minute and two after the second began, 15 s late."""
+    with Scene(lab, "up") as it:
+        scene.our_upload(it)
+        time.sleep(15)
+        scene.our_second_upload(it)
+        begin = time.monotonic()
+        time.sleep(200)
+        found = {}
+        for name, (since, until) in {"soon": (50, 60), "later": (120, 200)}.items():
+            rates = it.rates(begin + since, begin + until)
+            found[name] = jain([rates["background"], rates["second"]])
+        return found
+
+
+def on_a_lan(lab, times):
+    """Mbit/s of an upload alone, and of a foreground alone and beside it; milliseconds of ping."""
+    found, seconds = {}, min(times.measure, 6)
+    for name, parts in {"alone": "u", "foreground alone": "f", "beside": "uf"}.items():
+        with Lan() as lan, scene.Ends(lab) as ends:
+            if "u" in parts:
+                scene.lan_upload(lab, ends, lan)
+                time.sleep(2)
+            if "f" in parts:
+                ends.start(lan.hosts[2], "iperf3", "-s", "-1")
+                time.sleep(0.4)
+                ends.start(lan.hosts[0], "iperf3", "-c", ADDRS[2], "-t", 100, "-C", "cubic")
+                time.sleep(2)
+            ping = ends.start(lan.hosts[0], "ping", "-i", "0.05", ADDRS[1], stdout=subprocess.PIPE)
+            begin, before = time.monotonic(), [lan.received(host) for host in (1, 2)]
+            time.sleep(seconds)
+            span, after = time.monotonic() - begin, [lan.received(host) for host in (1, 2)]
+            ping.send_signal(signal.SIGINT)
+            pings = [float(ms) for ms in re.findall(r"time=([\d.]+)", ping.communicate()[0])]
+            ours, theirs = ((b - a) * 8e-6 / span for a, b in zip(before, after))
+            found[name] = {"ours": ours, "foreground": theirs, "ping_ms": statistics.median(pings)}
+    return found
+
+
+# --- the tables
+
+
+def columns(controls, quick):
+    """Name of a column: how the background and a foreground meet there."""
+    found = {
+        "100 ms, first": {"is_first": True},
+        "100 ms, late": {"is_first": False},
+    }
+    if not quick:
+        found |= {
+            "300 ms, first": {"is_first": True, "buffer_s": 0.3},
+            "300 ms, late": {"is_first": False, "buffer_s": 0.3},
+            "60 kB, first": {"is_first": True, "buffer_s": 0.024},
+            "60 kB, late": {"is_first": False, "buffer_s": 0.024},
+            "fair, first": {"is_first": True, "queue": FairQueue},
+        }
+    others = [control for control in controls if control != "cubic"]
+    return found | {f"{control.upper()}, first": {"is_first": True, "control": control} for control in others}
+
+
+def controls(quick):
+    """Those of a foreground that this kernel has."""
+    known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text(encoding="ascii").split()
+    return [control for control in ("cubic", "bbr", "reno") if control in known and not (quick and control == "reno")]
+
+
+def shares(lab, times, found, drawings):
+    """The large table. In a quick run rows other than `our` ones have only its first column."""
+    foregrounds = {control: solo(lab, times, control) for control in controls(lab.quick)}
+    with Scene(lab, "up") as it:
+        calm = clicks(it, times.clicks)
+    ways = columns(foregrounds, lab.quick)
+    digits = {"alone": 1, "queue_ms": 1, "click_s": 2, "ping_ms": 1}
+    more = ("alone %", "its queue ms", "300 kB s", "ping ms", "gives way s")
+    table = Table("yield: what a foreground flow keeps of 20 Mbit/s, 20 ms (% of what it has alone)", "background", *ways, *more)
+    table.row("nothing", *["100"] * len(ways), "–", "–", number(calm["click_s"]), number(calm["ping_ms"], 1), "–")
+    for name, (background, way) in scene.backgrounds(lab).items():
+        row = {"background": name}
+        for column, how in list(ways.items())[: 1 if lab.quick and not name.startswith("our") else None]:
+            own = foregrounds[how.get("control", "cubic")]
+            row[column] = beside(lab, background, way, times, **how)["foreground"] / own * 100
+        more, drawings[name] = course(lab, background, way, times)
+        row |= more
+        found.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        figures = [number(row.get(column), 1) for column in ways] + [number(row[key], places) for key, places in digits.items()]
+        table.row(name, *figures, "never" if row["gives_way_s"] >= 4 else number(row["gives_way_s"]))
+    return table, foregrounds, calm
+
+
+def aims(row, calm):
+    what = f"yield: {row['background']}"
+    longest = [row[column] for column in ("300 ms, first", "300 ms, late") if column in row]
+    return [
+        Target(f"{what}: a CUBIC flow keeps, background first (%)", row["100 ms, first"], 97, at_most=False),
+        Target(f"{what}: ... background late", row["100 ms, late"], 95, at_most=False),
+        Target(f"{what}: ... 300 ms, the worse", min(longest, default=None), 95, at_most=False),
+        Target(f"{what}: a BBR flow keeps (%)", row.get("BBR, first"), 93, at_most=False),
+        Target(f"{what}: of the line, alone (%)", row["alone"], 92, at_most=False),
+        Target(f"{what}: its own queue (ms)", row["queue_ms"], 16),
+        Target(f"{what}: a transfer of 300 kB (s)", row["click_s"], 0.35),
+        Target(f"{what}: ping, more than on the idle line (ms)", row["ping_ms"] - calm["ping_ms"], 8),
+        Target(f"{what}: gives way within (s)", row["gives_way_s"], 0.5),
+    ]
+
+
+def others(lab, times, foreground_mbit, found):
+    """Rows with figures of their own."""
+    table = Table("yield: more", "what", "figure", "")
+    targets = []
+
+    def row(what, value, limit, unit, at_most=False):
+        found.append({"what": what, "value": value})
+        print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+        table.row(what, number(value, 3 if limit <= 1 else 1), unit)
+        targets.append(Target(f"yield: {what}", value, limit, at_most))
+
+    eight = beside(lab, scene.our_uploads, "up", times, is_first=True)["foreground"]
+    row("8 uploads of one device: a CUBIC flow keeps", eight / foreground_mbit * 100, 95, "%")
+    lan = on_a_lan(lab, times)
+    found.append({"lan": lan})
+    own = lan["foreground alone"]["foreground"]
+    row("LAN, 1 Gbit/s: our upload alone", lan["alone"]["ours"], 900, "Mbit/s")
+    row("LAN, 1 Gbit/s: a CUBIC flow keeps", lan["beside"]["foreground"] / own * 100, 95, "%")
+    for name, part in lan.items():
+        table.row(f"LAN, ping, {name}", number(part["ping_ms"], 2), "ms")
+    if lab.long:
+        index = two_devices(lab)
+        row("two devices, one 15 s late: Jain's index within a minute", index["soon"], 0.9, "")
+        row("two devices, one 15 s late: ... after two", index["later"], 0.98, "")
+    return table, targets
 
 
 def run(lab):
-    why = link.why_not() or next((f"{name} is not installed" for name in ("iperf3", "ping") if not shutil.which(name)), None)
-    if why:
+    missing = next((f"{name} is not installed" for name in ("iperf3", "ping", "tc") if not shutil.which(name)), None)
+    if why := link.why_not() or missing:
         lab.skip("yield", why)
         return [], [], []
-    seconds, count = (8, 4) if lab.quick else (40, 12)
-    tables, targets, rows = [], [], []
-    solo = {control: beside(lab, nothing, "up", seconds, "foreground", control=control) for control in ("cubic", "bbr")}
-    calm = clicks(lab, nothing, "up", count)
-    table = Table(
-        "yield: what a foreground flow keeps of 20 Mbit/s, 20 ms (% of what it has alone)",
-        "background", "100 ms, first", "100 ms, late", "300 ms, first", "300 ms, late", "60 kB, first", "60 kB, late",
-        "BBR, first", "alone %", "its queue ms", "300 kB s", "ping ms",
-    )
-    table.row("nothing", *["100"] * 7, "–", "–", number(calm["click_s"]), number(calm["ping_ms"], 1))
-    for name, (background, way) in BACKGROUNDS.items():
-        if background is their_utp and not lab.libtorrent() or background is our_download and not lab.nginx():
-            continue
-        row = {"background": name}
-        for key, more in {
-            "100 first": {"first": "background"},
-            "100 late": {"first": "foreground"},
-            "300 first": {"first": "background", "buffer_s": 0.3},
-            "300 late": {"first": "foreground", "buffer_s": 0.3},
-            "24 first": {"first": "background", "buffer_s": 0.024},
-            "24 late": {"first": "foreground", "buffer_s": 0.024},
-            "bbr first": {"first": "background", "control": "bbr"},
-        }.items():
-            own = solo[more.get("control", "cubic")]["foreground"]
-            row[key] = beside(lab, background, way, seconds, **more)["foreground"] / own * 100
-        by_itself = alone(lab, background, way, seconds)
-        row["alone"] = by_itself["background"] * 1e6 / (RATE * 8) * 100
-        row["queue_ms"] = by_itself["wait_ms"]
-        row |= clicks(lab, background, way, count)
-        rows.append(row)
-        print(json.dumps(row), file=sys.stderr, flush=True)
-        figures = [number(row[key], 1) for key in list(row)[1:10]]
-        table.row(name, *figures, number(row["click_s"]), number(row["ping_ms"], 1))
-        if name.startswith("our"):
-            targets += [
-                Target(f"yield: {name}: a CUBIC flow keeps, background first (%)", row["100 first"], 97, at_most=False),
-                Target(f"yield: {name}: ... background late", row["100 late"], 95, at_most=False),
-                Target(f"yield: {name}: ... 300 ms, the worse", min(row["300 first"], row["300 late"]), 95, at_most=False),
-                Target(f"yield: {name}: a BBR flow keeps (%)", row["bbr first"], 93, at_most=False),
-                Target(f"yield: {name}: of the line, alone (%)", row["alone"], 92, at_most=False),
-                Target(f"yield: {name}: its own queue (ms)", row["queue_ms"], 16),
-                Target(f"yield: {name}: a transfer of 300 kB (s)", row["click_s"], 0.35),
-                Target(f"yield: {name}: ping, more than on the idle line (ms)", row["ping_ms"] - calm["ping_ms"], 8),
-            ]
-    tables.append(table)
-    return tables, targets, rows
+    times, found, drawings = Times(lab.quick), [], {}
+    table, foregrounds, calm = shares(lab, times, found, drawings)
+    ours = [row for row in found if row["background"].startswith("our")]
+    targets = [aim for row in ours for aim in aims(row, calm)]
+    second, more = others(lab, times, foregrounds["cubic"], found)
+    draw.write(lab, drawings)
+    return [table, second], targets + more, found
