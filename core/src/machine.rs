@@ -276,8 +276,6 @@ pub struct PathFacts {
     pub acked_bytes: u64,
     /// Given to the kernel, not yet acknowledged.
     pub unacked_bytes: u64,
-    /// ... of which the kernel has not sent so many yet.
-    pub unsent_bytes: u64,
     /// Segments sent again.
     pub resent: u32,
     /// All that was under way counts as lost: the retransmission timer has run out.

@@ -204,7 +204,6 @@ impl Info {
             acks: self.u32(140),
             acked_bytes: self.u64(120),
             unacked_bytes: self.unacked_bytes(),
-            unsent_bytes: self.unsent_bytes(),
             resent: self.u32(100),
             has_timed_out: self.0[1] == CA_LOSS,
             is_held_back: false,

@@ -281,16 +281,12 @@ fn sent(
         group.on_loss(now, stream);
     }
     let bytes = facts.acked_bytes.saturating_sub(before.acked_bytes);
-    // What the kernel has on the wire is far from the window: its own congestion control holds the flow back, not ours.
-    let on_wire = facts.unacked_bytes.saturating_sub(facts.unsent_bytes);
-    let slack = 2 * u64::from(facts.segment_bytes);
-    let is_kernel_limited = 3 * on_wire.saturating_add(slack) < 2 * group.window_bytes(stream);
     if bytes > 0 {
         let ack = Ack {
             bytes,
             rtt_us: round_trip_us(before, facts),
             one_way_us: None,
-            is_window_limited: facts.is_held_back && !is_kernel_limited,
+            is_window_limited: facts.is_held_back,
         };
         group.on_ack(now, stream, ack);
     }

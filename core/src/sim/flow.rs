@@ -561,10 +561,6 @@ impl Flow {
         self.taken - self.acked
     }
 
-    pub(super) fn unsent_bytes(&self) -> u64 {
-        self.taken - self.next
-    }
-
     pub(super) fn arrived_bytes(&self) -> u64 {
         self.arrived
     }

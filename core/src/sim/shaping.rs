@@ -95,7 +95,6 @@ fn facts(net: NetSpec, out: &Flow, back: &Flow) -> PathFacts {
         acks: out.acks(),
         acked_bytes: out.acked_bytes(),
         unacked_bytes: out.unacked_bytes(),
-        unsent_bytes: out.unsent_bytes(),
         resent: out.resent(),
         has_timed_out: out.has_timed_out(),
         is_held_back: out.was_held_back || out.is_held(),
