@@ -24,6 +24,7 @@ URL = f"http://{COORDINATOR}:7681"
 SIZE = 4 * MIB
 PATIENCE_S = 20
 SETTLING_S = 2
+RELAY_RATE = "2MB/s"
 ENV = dict(os.environ, DOVETAIL_DOWNLOAD_MODE="group", DOVETAIL_GROUP_ID="lab")
 
 
@@ -42,7 +43,13 @@ def run(lab):
             for _ in range(count if can_connect(seed, leech) else 1):
                 with Public() as public, public.site(0, seed) as near, public.site(1, leech) as far:
                     runs.add(*once(lab, public, near, far, source, torrent))
-    return report(checked, results)
+    relayed = {}
+    for seed, leech in (pair for pair in results if not can_connect(*pair)):
+        runs = relayed[seed, leech] = Runs(f"{seed.name} to {leech.name}, relayed")
+        for _ in range(count):
+            with Public() as public, public.site(0, seed) as near, public.site(1, leech) as far:
+                runs.add(*once(lab, public, near, far, source, torrent, "--relay", RELAY_RATE))
+    return report(checked, results, relayed)
 
 
 def can_connect(a, b):
@@ -81,8 +88,8 @@ class Public:
         subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
 
 
-def once(lab, public, near, far, source, torrent):
-    listen = ["--listen", f"{COORDINATOR}:7681", "--rendezvous", f"{COORDINATOR}:3544"]
+def once(lab, public, near, far, source, torrent, *more):
+    listen = ["--listen", f"{COORDINATOR}:7681", "--rendezvous", f"{COORDINATOR}:3544", *more]
     with started(lab, public, "nat-coordinator", "coordinator", *listen):
         with started(lab, near, "nat-seed", "agent", "--share", "--listen", "0.0.0.0:7680", "--coordinator", URL):
             hand_over(lab, near, source, torrent)
@@ -133,11 +140,13 @@ def has_bytes(line):
 
 def reason(get):
     """What a download that came to nothing said."""
-    errors = [line for line in get.said if line and line.get("type") == "error"]
-    return errors[-1].get("what", errors[-1]) if errors else f"nothing came within {PATIENCE_S} s"
+    lines = [line for line in get.said if line]
+    errors = [line.get("what", line) for line in lines if line.get("type") == "error"]
+    told = [line["text"] for line in lines if line.get("type") == "log" and "no way to the peer" in line["text"]]
+    return next(reversed(errors + told), f"nothing came within {PATIENCE_S} s")
 
 
-def report(checked, results):
+def report(checked, results, relayed):
     facts = list(checked[0][1])
     kinds = Table("nat: what the NATs do, checked with plain sockets", "NAT", *facts)
     for kind, found in checked:
@@ -149,19 +158,25 @@ def report(checked, results):
     )
     for seed in KINDS:
         pairs.row(seed.name, *(cell(results[seed, leech], can_connect(seed, leech)) for leech in KINDS))
+    relays = Table(f"nat: the others, through a coordinator with --relay {RELAY_RATE}, seconds likewise", "seed to downloader", "s")
+    for runs in relayed.values():
+        relays.row(runs.what, cell(runs, True))
     failed = Table("nat: what downloads said that came to nothing", "pair", "said", "runs")
-    for runs in results.values():
+    for runs in [*results.values(), *relayed.values()]:
         reasons = [one["why"] for one in runs.runs if "why" in one]
         for why in sorted(set(reasons)):
             failed.row(runs.what, why, f"{reasons.count(why)} of {len(runs.runs)}")
     possible = [runs for pair, runs in results.items() if can_connect(*pair)]
     connected = [runs for runs in possible if all("first_s" in one for one in runs.runs)]
     slowest = max((runs.median("first_s") for runs in connected), default=None)
+    through = [runs for runs in relayed.values() if all("first_s" in one for one in runs.runs)]
     targets = [
         Target("nat: pairs that can connect and always do", len(connected), len(possible), at_most=False),
         Target("nat: s to the first bytes, the slowest pair's median", slowest, 2.0),
+        Target("nat: pairs that need a relay and always connect through it", len(through), len(relayed), at_most=False),
     ]
-    return [kinds, pairs, failed], targets, [runs.summary() for runs in results.values()]
+    every = [*results.values(), *relayed.values()]
+    return [kinds, pairs, relays, failed], targets, [runs.summary() for runs in every]
 
 
 def cell(runs, can):

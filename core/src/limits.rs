@@ -436,6 +436,24 @@ pub const INTRODUCED_MAX: usize = 256;
 /// Addresses tried for one peer: those told, and those its probes came from.
 pub const RENDEZVOUS_PLACES_MAX: usize = 8;
 
+/// A relayed way is tried beside others that may open only after this: it costs the coordinator's line.
+pub const RELAY_AFTER: Duration = Duration::from_secs(2);
+
+/// Pairs of devices that a coordinator relays for.
+pub const RELAY_CHANNELS_MAX: usize = 10_000;
+
+/// A pair that has sent nothing for so long is forgotten: peers keep a session alive more often.
+pub const RELAY_IDLE: Duration = Duration::from_secs(150);
+
+/// A relayed datagram leaves after this at the latest, or not at all. Uploads that give way keep the wait short.
+pub const RELAY_WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// Relayed datagrams up to this length go first: uTP's acknowledgements, with the head of a relayed one.
+pub const RELAY_SHORT_BYTES: u64 = 100;
+
+/// Every pair may have so much waiting, however many there are: two datagrams.
+pub const RELAY_PART_MIN_BYTES: u64 = 3000;
+
 // --- transport
 
 /// Datagrams that one system call takes to one address (the kernel's UDP_MAX_SEGMENTS is 64 or more)...

@@ -35,12 +35,20 @@ struct Sites {
     sites: Vec<SiteId>,
 }
 
-fn coordinator() -> Coordinator {
-    Coordinator::new(CoordinatorConfig::default(), [2; 32])
+fn coordinator(relay_bytes_per_s: Option<u64>) -> Coordinator {
+    let config = CoordinatorConfig {
+        relay_bytes_per_s,
+        ..CoordinatorConfig::default()
+    };
+    Coordinator::new(config, [2; 32])
 }
 
 impl Sites {
     fn new(seed: u64, nats: &[NatSpec]) -> Self {
+        Self::relaying(seed, nats, None)
+    }
+
+    fn relaying(seed: u64, nats: &[NatSpec], relay_bytes_per_s: Option<u64>) -> Self {
         let mut world = World::new(seed);
         world.check_every = 10;
         let content = world.content("image.bin", 4 * MIB as usize);
@@ -48,7 +56,7 @@ impl Sites {
             .listen(Listener::Http, 80)
             .listen(Listener::Rendezvous, 3544)
             .listen(Listener::RendezvousOther, 3545);
-        let coordinator = world.host("coordinator", coordinator(), spec);
+        let coordinator = world.host("coordinator", coordinator(relay_bytes_per_s), spec);
         world.name("coordinator", coordinator);
         let line = LinkSpec::rate(12_500_000).delay(Duration::from_millis(15));
         let mut sites = Vec::new();
@@ -136,7 +144,16 @@ impl Sites {
 
 /// A seed behind one kind of NAT, a downloader behind another; the seed has been there for a while.
 fn pair(seed: u64, nats: [NatSpec; 2]) -> (Sites, HostId, HostId) {
-    let mut sites = Sites::new(seed, &nats);
+    relayed_pair(seed, nats, None)
+}
+
+/// ... of a coordinator that relays at this rate.
+fn relayed_pair(
+    seed: u64,
+    nats: [NatSpec; 2],
+    relay_bytes_per_s: Option<u64>,
+) -> (Sites, HostId, HostId) {
+    let mut sites = Sites::relaying(seed, &nats, relay_bytes_per_s);
     let a = sites.agent("seed", 0, "192.168.1.10");
     sites.share(a);
     sites.world.run_for(S * 5);
@@ -207,7 +224,7 @@ fn a_coordinator_that_goes_takes_no_session_along_and_is_found_again() {
     sites.world.kill(coordinator_host, Kill::Process);
     assert!(sites.completes(call, S * 30).is_some());
     sites.world.run_for(S * 120);
-    sites.world.restart(coordinator_host, coordinator());
+    sites.world.restart(coordinator_host, coordinator(None));
     sites.world.run_for(S * 120);
     let third = sites.agent("third", 1, "192.168.1.12");
     let call = sites.get(third);
@@ -231,4 +248,80 @@ fn the_same_seed_gives_the_same_run() {
         sites.world.digest()
     };
     assert_eq!(digest(6), digest(6));
+}
+
+/// Datagrams that the coordinator has sent.
+fn relayed(sites: &Sites) -> u64 {
+    sites.world.traffic(sites.coordinator).0.datagrams
+}
+
+const RELAY_BYTES_PER_S: u64 = 250_000;
+
+#[test]
+fn pairs_that_are_shut_out_meet_through_a_coordinator_that_relays() {
+    let [.., port_restricted, symmetric] = KINDS.map(|(_, nat)| nat);
+    for (seed, nats) in [
+        [symmetric, symmetric],
+        [symmetric, port_restricted],
+        [port_restricted, symmetric],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let relay = Some(RELAY_BYTES_PER_S);
+        let (mut sites, _, downloader) = relayed_pair(20 + seed as u64, nats, relay);
+        let call = sites.get(downloader);
+        let took = sites.completes(call, S * 30).unwrap();
+        println!("{took:?}, {} datagrams", relayed(&sites));
+        assert!(relayed(&sites) > 4 * MIB / 1500);
+        // All of it, one way, at the relay's rate.
+        let least = Duration::from_secs(4 * MIB / RELAY_BYTES_PER_S);
+        assert!(took >= least && took < least * 3 / 2, "{took:?}");
+    }
+}
+
+#[test]
+fn a_relay_carries_nothing_for_those_who_have_another_way() {
+    let nats = [NatSpec::PORT_RESTRICTED, NatSpec::ADDRESS_RESTRICTED];
+    let (mut sites, _, downloader) = relayed_pair(30, nats, Some(1000));
+    let call = sites.get(downloader);
+    let took = sites.completes(call, S * 10).unwrap();
+    assert!(took < S * 2, "{took:?}");
+    assert!(relayed(&sites) < 100);
+}
+
+#[test]
+fn pairs_share_a_relay() {
+    let nats = [NatSpec::SYMMETRIC; 4];
+    let mut sites = Sites::relaying(31, &nats, Some(RELAY_BYTES_PER_S));
+    let seed = sites.agent("seed", 0, "192.168.1.10");
+    sites.share(seed);
+    sites.world.run_for(S * 5);
+    let calls: Vec<Call> = (1..4)
+        .map(|site| {
+            let downloader = sites.agent(&format!("downloader{site}"), site, "192.168.1.10");
+            sites.get(downloader)
+        })
+        .collect();
+    for call in calls {
+        assert!(sites.completes(call, S * 200).is_some());
+    }
+    let all = sites.world.now() - S * 5;
+    println!("{all:?}");
+    let least = Duration::from_secs(3 * 4 * MIB / RELAY_BYTES_PER_S);
+    assert!(all >= least && all < least * 3 / 2, "{all:?}");
+}
+
+#[test]
+fn a_relay_that_goes_is_found_again() {
+    let nats = [NatSpec::SYMMETRIC; 2];
+    let relay = Some(RELAY_BYTES_PER_S);
+    let (mut sites, _, downloader) = relayed_pair(32, nats, relay);
+    let call = sites.get(downloader);
+    sites.world.run_for(S * 5);
+    let coordinator_host = sites.coordinator;
+    sites.world.kill(coordinator_host, Kill::Process);
+    assert!(sites.completes(call, S * 3).is_none());
+    sites.world.restart(coordinator_host, coordinator(relay));
+    assert!(sites.completes(call, S * 200).is_some());
 }

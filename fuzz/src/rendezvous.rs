@@ -1,9 +1,10 @@
 //! Bodies for the rendezvous: what a datagram says, and two devices and a coordinator over a network that does anything.
 
 use arbitrary::{Arbitrary, Unstructured};
+use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
-use dovetail_core::rendezvous::{Client, Event, Server, Way, decode};
+use dovetail_core::rendezvous::{Channel, Client, Event, Server, Way, decode};
 use dovetail_core::rng::Rng;
 use dovetail_core::stats::SourceClass;
 use dovetail_core::time::Mono;
@@ -78,7 +79,8 @@ const fn device(n: usize) -> [u8; 20] {
 /// Operations: every introduction is answered once, deadlines lie ahead, nothing panics and nothing grows.
 pub fn ops(data: &[u8]) {
     let mut rng = Rng::from_u64(1);
-    let server = Server::new(rng.fork());
+    let relays = data.len() % 2 == 1;
+    let server = Server::new(rng.fork(), relays.then_some(10_000));
     let now = Mono::from_us(1_000_000);
     let clients = [0, 1].map(|n| {
         let mut client = Client::new(device(n), rng.fork());
@@ -177,22 +179,34 @@ impl Scene {
         let Flying { from, to, bytes } = flying;
         for n in 0..2 {
             if place(n).ip() == to.ip() {
-                self.clients[n].on_datagram(self.now, *from, bytes);
+                let relayed = Channel::unwrap(bytes).filter(|_| *from == place(8));
+                let (from, at) = relayed.map_or((*from, 0), |(channel, at)| (channel.place(), at));
+                self.clients[n].on_datagram(self.now, from, &bytes[at..]);
             }
         }
         for (socket, port) in [place(8), place(9)].into_iter().enumerate() {
             if port == *to {
                 let may = |_, _, _| Some(SourceClass::Group);
-                self.server.on_datagram(self.now, socket, *from, bytes, may);
-                let mut said = 0;
-                while let Some((socket, to, answer)) = self.server.poll_datagram() {
-                    said += answer.len();
-                    self.put(place(8 + socket), to, answer);
-                }
+                let bytes = Bytes::copy_from_slice(bytes);
+                self.server
+                    .on_datagram(self.now, socket, *from, &bytes, may);
+                let said = self.hear_server();
                 assert!(said <= 2 * bytes.len(), "it makes more of it");
             }
         }
         self.server.check();
+    }
+
+    /// How many bytes the server sends now.
+    fn hear_server(&mut self) -> usize {
+        let mut said = 0;
+        while let Some((socket, to, answer)) = self.server.poll_datagram(self.now) {
+            said += answer.len();
+            self.put(place(8 + socket), to, answer.into());
+        }
+        let deadline = self.server.deadline();
+        assert!(deadline.is_none_or(|d| d.at > self.now), "{deadline:?}");
+        said
     }
 
     fn put(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
@@ -202,6 +216,7 @@ impl Scene {
     }
 
     fn settle(&mut self) {
+        self.hear_server();
         for n in 0..2 {
             while let Some(event) = self.clients[n].poll_event() {
                 if let Event::Reached { .. } | Event::Unreachable { .. } = event {
@@ -209,7 +224,11 @@ impl Scene {
                     assert!(self.answered[n] <= self.asked[n], "answered unasked");
                 }
             }
-            while let Some((to, bytes)) = self.clients[n].poll_datagram() {
+            while let Some((mut to, mut bytes)) = self.clients[n].poll_datagram() {
+                if let Some(channel) = Channel::at(to.ip()) {
+                    channel.wrap(&mut bytes);
+                    to = place(8);
+                }
                 self.put(place(n), to, bytes);
             }
             let deadline = self.clients[n].deadline();

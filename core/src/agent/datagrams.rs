@@ -7,12 +7,12 @@
 use crate::ids::SocketId;
 use crate::limits::{DATAGRAMS_AT_ONCE, DATAGRAMS_AT_ONCE_BYTES};
 use crate::machine::{Datagram, Host, Input, Output};
-use crate::rendezvous::{Client, DeviceId};
+use crate::rendezvous::{Channel, Client, DeviceId};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono};
 use crate::transport::{Flows, Transport};
 use alloc::vec::Vec;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use core::net::SocketAddr;
 use core::time::Duration;
 
@@ -51,11 +51,38 @@ impl Datagrams {
     ) {
         self.now = now;
         while !bytes.is_empty() {
-            let datagram = bytes.split_to(segment_bytes.clamp(1, bytes.len()));
+            let mut datagram = bytes.split_to(segment_bytes.clamp(1, bytes.len()));
+            let Some(from) = self.sender(from, &mut datagram) else {
+                continue;
+            };
+            if datagram.is_empty() {
+                self.transport.lose(now, flows, from);
+                continue;
+            }
             if !self.rendezvous.on_datagram(now, from, &datagram) {
                 self.transport.on_datagram(now, flows, from, &datagram);
             }
         }
+    }
+
+    /// Who a datagram is from, and what is in it if it was relayed. Nobody real is where relayed ways are.
+    fn sender(&self, from: SocketAddr, datagram: &mut Bytes) -> Option<SocketAddr> {
+        if self.rendezvous.rendezvous_at() == Some(from)
+            && let Some((channel, inside)) = Channel::unwrap(datagram)
+        {
+            datagram.advance(inside);
+            return Some(channel.place());
+        }
+        Channel::at(from.ip()).is_none().then_some(from)
+    }
+
+    /// Where a datagram has to be sent, and made ready for that; nowhere if the rendezvous is gone.
+    fn address(&self, to: SocketAddr, datagram: &mut Vec<u8>) -> Option<SocketAddr> {
+        let Some(channel) = Channel::at(to.ip()) else {
+            return Some(to);
+        };
+        channel.wrap(datagram);
+        self.rendezvous.rendezvous_at()
     }
 
     pub(super) fn on_tick(&mut self, now: Mono, flows: &mut Flows) {
@@ -98,21 +125,26 @@ impl Datagrams {
     ) -> Option<Datagram> {
         self.now = now;
         out.clear();
-        if let Some((to, bytes)) = self.rendezvous.poll_datagram() {
-            out.extend_from_slice(&bytes);
-            return Some(alone(to, out));
+        while let Some((to, mut bytes)) = self.rendezvous.poll_datagram() {
+            if let Some(to) = self.address(to, &mut bytes) {
+                out.extend_from_slice(&bytes);
+                return Some(alone(to, out));
+            }
         }
         let to = match self.kept.take() {
             Some(to) => {
                 core::mem::swap(out, &mut self.kept_bytes);
                 to
             }
-            None => self.transport.poll_datagram(now, flows, out)?,
+            None => self.next(now, flows, out)?,
         };
         let segment_bytes = out.len();
         for _ in 1..DATAGRAMS_AT_ONCE.min(DATAGRAMS_AT_ONCE_BYTES / segment_bytes.max(1)) {
-            let next = &mut self.kept_bytes;
-            let Some(next_to) = self.transport.poll_datagram(now, flows, next) else {
+            let mut next = core::mem::take(&mut self.kept_bytes);
+            let next_to = self.next(now, flows, &mut next);
+            self.kept_bytes = next;
+            let next = &self.kept_bytes;
+            let Some(next_to) = next_to else {
                 break;
             };
             if next_to != to || next.len() > segment_bytes {
@@ -129,6 +161,15 @@ impl Datagrams {
             to,
             segment_bytes,
         })
+    }
+
+    fn next(&mut self, now: Mono, flows: &mut Flows, out: &mut Vec<u8>) -> Option<SocketAddr> {
+        loop {
+            let to = self.transport.poll_datagram(now, flows, out)?;
+            if let Some(to) = self.address(to, out) {
+                return Some(to);
+            }
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {

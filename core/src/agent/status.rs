@@ -8,6 +8,7 @@ use crate::api::{
 };
 use crate::ids::StreamId;
 use crate::policy::is_private_v4;
+use crate::rendezvous::Mapping;
 use alloc::format;
 use alloc::string::{String, ToString};
 
@@ -45,7 +46,7 @@ impl Agent {
                 .extend(swarm.peers().map(|(peer, session)| PeerStatus {
                     addr: peer.place.addr.to_string(),
                     class: peer.class.name().to_string(),
-                    transport: transport(session.stream()).to_string(),
+                    transport: transport(session.stream(), peer.is_relayed).to_string(),
                     received: session.received_bytes(),
                     sent: session.sent_bytes(),
                 }));
@@ -90,6 +91,7 @@ impl Agent {
             words += &format!("; the router lets peers in at {outside} ({protocol})");
         }
         let (seen, behaviour) = self.datagrams.rendezvous.outside();
+        let is_symmetric = behaviour.mapping == Mapping::Dependent;
         let behaviour = match seen {
             Some(at) => {
                 words += &format!("; the coordinator sees it at {at} (UDP): {behaviour}");
@@ -103,6 +105,7 @@ impl Agent {
         NatStatus {
             kind,
             behaviour,
+            is_symmetric,
             words,
             port_mapping,
         }
@@ -136,6 +139,10 @@ impl Agent {
     }
 }
 
-const fn transport(stream: StreamId) -> &'static str {
-    if stream.is_utp() { "utp" } else { "tcp" }
+const fn transport(stream: StreamId, is_relayed: bool) -> &'static str {
+    match stream.is_utp() {
+        _ if is_relayed => "relay",
+        true => "utp",
+        false => "tcp",
+    }
 }

@@ -3,7 +3,7 @@
 //! Decides: which streams are controlled, and turns what the kernel says of their paths ([`PathFacts`]) into what they
 //! may take ([`Shape`]). Never does: the mathematics (`congestion`), which jobs are in the background (`queue`).
 //! - A stream on this machine is not controlled: it shares no line with anybody. Every other one is; on a LAN the
-//!   target is so short (2 ms) that an idle network is filled all the same.
+//!   target is so short (1 ms) that an idle network is filled all the same.
 //! - Uploads are bounded at the sender, by bytes under way. Our own peers' uploads to us are, too, so only HTTP servers
 //!   and foreign peers are bounded by us as receiver, by the window we let them see (RFC 9840). Without time stamps the
 //!   round trip is told by how long a window takes to arrive. Where the window cannot be bounded, reads are paced: the

@@ -162,6 +162,9 @@ pub struct NatStatus {
     pub kind: NatKind,
     /// How it maps and filters, in the words of RFC 4787; empty while nobody has tried it.
     pub behaviour: String,
+    /// It takes another port for each peer.
+    #[serde(default)]
+    pub is_symmetric: bool,
     /// All of it in words.
     pub words: String,
     pub port_mapping: PortMappingStatus,
@@ -229,7 +232,7 @@ pub struct PeerStatus {
     pub addr: String,
     /// `lan`, `link_local`, `group` or `internet`.
     pub class: String,
-    /// What carries the session: `tcp` or `utp`.
+    /// What carries the session: `tcp`, `utp`, or `relay` (uTP through the coordinator).
     pub transport: String,
     pub received: u64,
     pub sent: u64,

@@ -3,7 +3,7 @@
 //! From the draft: round trips instead of one-way delays, a gain below Reno's on short paths, the modified slow start,
 //! additive increase below the target and multiplicative decrease above it, slowdowns.
 //! Otherwise than the draft, each with its measurement in `docs/yielding.md`:
-//! - the **target** is three quarters of the base round trip within 2 and 9 ms (60 ms there): behind a buffer of
+//! - the **target** is three quarters of the base round trip within 1 and 9 ms (60 ms there): behind a buffer of
 //!   100 ms the draft's leaves a foreground flow 62 % of the line, this one 98 %. Jitter raises it, to 60 ms at most: what
 //!   slowdowns see of it;
 //! - on a slow and short line the target is no shorter than [`TARGET_SEGMENTS`] packets take there: our own floor is no
@@ -17,7 +17,7 @@ use super::{Ack, RTT_MAX_US, Window};
 use crate::time::Mono;
 use core::time::Duration;
 
-const TARGET_MIN_US: u64 = 2_000;
+const TARGET_MIN_US: u64 = 1_000;
 const TARGET_MAX_US: u64 = 9_000;
 /// Two segments are the floor.
 const TARGET_SEGMENTS: u64 = 3;
@@ -25,7 +25,7 @@ const TARGET_SEGMENTS: u64 = 3;
 const RATE_SPAN: Duration = Duration::from_millis(200);
 /// The draft's own target: as far as ours can be raised.
 const TARGET_RAISED_MAX_US: u64 = 60_000;
-/// No flow grows slower than this part of Reno. (The draft has 16: a queue of 60 ms on a LAN. Ours is of 2 ms there, and
+/// No flow grows slower than this part of Reno. (The draft has 16: a queue of 60 ms on a LAN. Ours is of 1 ms there, and
 /// a segment more in a round trip is nothing to it.)
 const GAIN_DIVISOR_MAX: u64 = 4;
 /// ... and no slow start slower than this part.

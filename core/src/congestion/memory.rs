@@ -52,6 +52,8 @@ impl BaseMemory {
 
 fn network(addr: IpAddr) -> IpAddr {
     match addr.to_canonical() {
+        // Not one network, but a way each (`rendezvous::Channel`).
+        IpAddr::V6(v6) if v6.segments()[..4] == [0x100, 0, 0, 0] => IpAddr::V6(v6),
         IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) & 0xffff_ff00).into()),
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 80 << 80).into()),
     }

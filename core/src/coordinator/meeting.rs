@@ -10,7 +10,7 @@ use crate::ids::SocketId;
 use crate::machine::Datagram;
 use crate::rendezvous::Server;
 use crate::rng::Rng;
-use crate::time::Mono;
+use crate::time::{Deadline, Mono};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
@@ -23,9 +23,9 @@ pub(super) struct Meeting {
 }
 
 impl Meeting {
-    pub(super) fn new(rng: Rng) -> Self {
+    pub(super) fn new(rng: Rng, relay_bytes_per_s: Option<u64>) -> Self {
         Self {
-            server: Server::new(rng),
+            server: Server::new(rng, relay_bytes_per_s),
             ports: Vec::new(),
         }
     }
@@ -62,8 +62,8 @@ impl Meeting {
         }
     }
 
-    pub(super) fn poll_datagram(&mut self, out: &mut Vec<u8>) -> Option<Datagram> {
-        let (socket, to, bytes) = self.server.poll_datagram()?;
+    pub(super) fn poll_datagram(&mut self, now: Mono, out: &mut Vec<u8>) -> Option<Datagram> {
+        let (socket, to, bytes) = self.server.poll_datagram(now)?;
         out.clear();
         out.extend_from_slice(&bytes);
         Some(Datagram {
@@ -71,6 +71,10 @@ impl Meeting {
             to,
             segment_bytes: bytes.len(),
         })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        self.server.deadline()
     }
 
     pub(super) fn check(&self) {

@@ -56,6 +56,8 @@ pub struct CoordinatorConfig {
     pub min_interval: Duration,
     /// The way to origins.
     pub proxies: Proxies,
+    /// What may be handed on, in all, between devices whose NATs leave them no other way. `None` by default: nothing.
+    pub relay_bytes_per_s: Option<u64>,
     /// Settings for its agents. [`Command::Configure`] changes it.
     pub policy: GroupPolicy,
 }
@@ -67,6 +69,7 @@ impl Default for CoordinatorConfig {
             interval: Duration::from_secs(30),
             min_interval: Duration::from_secs(1),
             proxies: Proxies::none(),
+            relay_bytes_per_s: None,
             policy: GroupPolicy::default(),
         }
     }
@@ -391,8 +394,8 @@ impl Machine for Coordinator {
         self.fx.poll()
     }
 
-    fn poll_datagram(&mut self, _: Now, buf: &mut Vec<u8>) -> Option<Datagram> {
-        self.desk.rendezvous.poll_datagram(buf)
+    fn poll_datagram(&mut self, now: Now, buf: &mut Vec<u8>) -> Option<Datagram> {
+        self.desk.rendezvous.poll_datagram(now.mono, buf)
     }
 
     fn deadline(&self) -> Option<Deadline> {
@@ -403,6 +406,7 @@ impl Machine for Coordinator {
         let stop = self.stopping.filter(|stopping| !stopping.aborted);
         let stop = stop.map(|stopping| Deadline::new(stopping.by, "stopping takes too long"));
         let own = Deadline::earlier(Deadline::earlier(connection, expiry), stop);
+        let own = Deadline::earlier(own, self.desk.rendezvous.deadline());
         Deadline::earlier(own, self.desk.identifier.deadline())
     }
 

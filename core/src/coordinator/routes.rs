@@ -63,7 +63,7 @@ type Refused = Box<Answer>;
 impl Desk {
     pub(super) fn new(config: CoordinatorConfig, mut rng: Rng) -> Self {
         Self {
-            rendezvous: Meeting::new(rng.fork()),
+            rendezvous: Meeting::new(rng.fork(), config.relay_bytes_per_s),
             interval: config.interval,
             min_interval: config.min_interval,
             policy: config.policy,

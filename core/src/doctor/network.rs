@@ -202,6 +202,17 @@ impl Patient<'_> {
             (None, Some(own)) if is_private_v4(own) => format!("behind a NAT: {own}"),
             (None, Some(own)) => format!("no NAT: {own} is public"),
         };
+        let is_hard_to_find = self.status().is_some_and(|status| {
+            status.nat.is_symmetric && status.nat.port_mapping.state != PortMappingState::Mapped
+        });
+        if is_hard_to_find {
+            let port = self.found.port.at.port();
+            return warning("nat", what)
+                .why("it takes another port for each peer, and peers behind strict NATs let that in only if they know it")
+                .remedy(format!(
+                    "lead port {port} here at the router, or start the coordinator with --relay RATE"
+                ));
+        }
         ok("nat", what)
     }
 

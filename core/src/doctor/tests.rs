@@ -267,6 +267,12 @@ fn one_thing_is_wrong_and_that_is_said() {
             "PCP: no answer",
         ),
         (
+            |f| status(f).nat.is_symmetric = true,
+            Verdict::Warning,
+            "nat",
+            "another port for each peer",
+        ),
+        (
             |f| f.now.unix_us = 0,
             Verdict::Problem,
             "clock",

@@ -7,11 +7,12 @@
 
 use super::message::{Key, Message, Token, decode, is_ours, is_signed};
 use super::nat::{Filtering, Mapping, NatKind};
+use super::relay::Channel;
 use super::server::Refusal;
 use super::{ContentKey, DeviceId};
 use crate::limits::{
-    RENDEZVOUS_HELLO_AGAIN, RENDEZVOUS_HELLO_EVERY, RENDEZVOUS_MEETINGS_MAX, RENDEZVOUS_PATIENCE,
-    RENDEZVOUS_PLACES_MAX, RENDEZVOUS_PROBE_EVERY,
+    RELAY_AFTER, RENDEZVOUS_HELLO_AGAIN, RENDEZVOUS_HELLO_EVERY, RENDEZVOUS_MEETINGS_MAX,
+    RENDEZVOUS_PATIENCE, RENDEZVOUS_PLACES_MAX, RENDEZVOUS_PROBE_EVERY,
 };
 use crate::rng::Rng;
 use crate::stats::SourceClass;
@@ -105,6 +106,8 @@ struct Meeting {
     peer: DeviceId,
     has_called: bool,
     places: Vec<SocketAddr>,
+    /// A relayed way is probed from then on.
+    relay_at: Mono,
     until: Mono,
     /// `None` once one has got through.
     probe_at: Option<Mono>,
@@ -179,6 +182,11 @@ impl Client {
             }
         }
         self.on_tick(now);
+    }
+
+    /// Where the rendezvous is.
+    pub fn rendezvous_at(&self) -> Option<SocketAddr> {
+        self.way.as_ref().map(|way| way.to)
     }
 
     /// Where this device is seen from outside, and behind what.
@@ -329,10 +337,17 @@ impl Client {
             return;
         }
         places.retain(|place| !is_unfit(place.ip()));
+        let is_relayed = |place: &SocketAddr| Channel::at(place.ip()).is_some();
+        let relay_at = if places.iter().all(is_relayed) {
+            now
+        } else {
+            now + RELAY_AFTER
+        };
         let meeting = Meeting {
             peer,
             has_called,
             places,
+            relay_at,
             until: now + RENDEZVOUS_PATIENCE,
             probe_at: Some(now),
             rounds: 0,
@@ -470,7 +485,9 @@ impl Client {
                 is_answer: false,
             };
             for place in &meeting.places {
-                self.datagrams.push_back((*place, probe.encode(None)));
+                if now >= meeting.relay_at || Channel::at(place.ip()).is_none() {
+                    self.datagrams.push_back((*place, probe.encode(None)));
+                }
             }
             let pause = RENDEZVOUS_PROBE_EVERY * (1 + meeting.rounds.min(19));
             meeting.rounds += 1;

@@ -8,6 +8,8 @@
 //!   A ◀── Probe ──────────────▶ B     both at once, until one gets through; then uTP goes the same way
 //! ```
 //!
+//! Where the NATs of both let nothing through, a coordinator that relays ([`relay`]) is one more place to probe.
+//!
 //! Decides: who may be introduced to whom ([`Server`], asking the coordinator's registry), what kind of NAT a device sits
 //! behind, which address of a peer is taken ([`Client`]). Never does: the session that follows (`transport`).
 //! Trust: an agent proves with a key, which the coordinator gave it over HTTP, that a datagram is its own; an address
@@ -19,11 +21,13 @@
 mod client;
 mod message;
 mod nat;
+mod relay;
 mod server;
 
 pub use client::{Client, Event, Unreachable, Way};
 pub use message::{Key, Message, decode};
 pub use nat::{Filtering, Mapping, NatKind};
+pub use relay::Channel;
 pub use server::Server;
 
 /// The name of a device, as in announces.

@@ -7,15 +7,17 @@
 //! Tested here and in `core/tests/nat.rs`.
 
 use super::message::{Key, Message, PLACES_MAX, decode, derive, is_ours, is_signed};
+use super::relay::{Channel, Relay};
 use super::{ContentKey, DeviceId, NatKind};
 use crate::limits::{
     RENDEZVOUS_ANSWERS_MAX, RENDEZVOUS_CALLS_PER_S, RENDEZVOUS_DEVICES_MAX, RENDEZVOUS_PRESENCE,
 };
 use crate::rng::Rng;
 use crate::stats::SourceClass;
-use crate::time::Mono;
+use crate::time::{Deadline, Mono};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
@@ -50,6 +52,7 @@ pub struct Server {
     /// When each was heard of last.
     heard: BTreeSet<(Mono, DeviceId)>,
     answers: VecDeque<Answer>,
+    relay: Option<Relay>,
 }
 
 #[derive(Debug)]
@@ -71,13 +74,15 @@ struct Answer {
 }
 
 impl Server {
-    pub fn new(mut rng: Rng) -> Self {
+    /// `relay_bytes_per_s`: what may be handed on between devices that have no other way, in all; `None` is nothing.
+    pub fn new(mut rng: Rng, relay_bytes_per_s: Option<u64>) -> Self {
         Self {
             secret: Key(rng.bytes()),
             rng,
             devices: BTreeMap::new(),
             heard: BTreeSet::new(),
             answers: VecDeque::new(),
+            relay: relay_bytes_per_s.map(Relay::new),
         }
     }
 
@@ -95,6 +100,15 @@ impl Server {
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
+    /// Of two devices, whoever of them asks.
+    fn channel(&self, one: DeviceId, other: DeviceId) -> Channel {
+        let mut text = b"channel ".to_vec();
+        text.extend_from_slice(&one.min(other));
+        text.extend_from_slice(&one.max(other));
+        let [a, b, c, d, e, f, g, h, ..] = derive(&self.secret, &text);
+        Channel(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+
     pub fn devices(&self) -> usize {
         self.devices.len()
     }
@@ -106,10 +120,16 @@ impl Server {
         now: Mono,
         socket: usize,
         from: SocketAddr,
-        datagram: &[u8],
+        datagram: &Bytes,
         may_meet: impl Fn(DeviceId, DeviceId, ContentKey) -> Option<SourceClass>,
     ) {
         self.expire(now);
+        if let Some((channel, inside)) = Channel::unwrap(datagram) {
+            if datagram.len() > inside && socket == 0 {
+                self.hand_on(now, from, channel, datagram);
+            }
+            return;
+        }
         if !is_ours(datagram) {
             return;
         }
@@ -144,10 +164,26 @@ impl Server {
                 let known = self.devices.get_mut(&device);
                 if known.is_some_and(|known| known.at == from && known.may_call(now)) {
                     let may = may_meet(device, wanted, content);
-                    self.introduce(device, wanted, may);
+                    self.introduce(now, device, wanted, may);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// After a restart nothing is known of a channel: its ends are told, and ask to be introduced again.
+    fn hand_on(&mut self, now: Mono, from: SocketAddr, channel: Channel, datagram: &Bytes) {
+        match self.relay.as_mut().filter(|relay| relay.knows(channel)) {
+            Some(relay) => {
+                let address = |device| self.devices.get(&device).map(|known| known.at);
+                relay.on_datagram(now, from, channel, datagram.clone(), address);
+            }
+            None if self.answers.len() < RENDEZVOUS_ANSWERS_MAX => self.answers.push_back(Answer {
+                socket: 0,
+                to: from,
+                bytes: channel.is_gone(),
+            }),
+            None => {}
         }
     }
 
@@ -210,19 +246,33 @@ impl Server {
         }
     }
 
-    fn introduce(&mut self, caller: DeviceId, wanted: DeviceId, class: Option<SourceClass>) {
+    fn introduce(
+        &mut self,
+        now: Mono,
+        caller: DeviceId,
+        wanted: DeviceId,
+        class: Option<SourceClass>,
+    ) {
+        let channel = self.channel(caller, wanted);
         let Some(here) = self.devices.get(&caller) else {
             return;
         };
         let there = self.devices.get(&wanted);
         let to = here.at;
+        let is_shut_out = there.is_some_and(|there| here.is_shut_out_by(there));
+        let mut is_relayed = || {
+            let relay = self.relay.as_mut();
+            relay.is_some_and(|relay| relay.open(now, channel, [caller, wanted]))
+        };
         let agreed = match (there, class) {
             (_, None) => Err(Refusal::Strangers),
             (None, _) => Err(Refusal::Absent),
-            (Some(there), _) if here.is_shut_out_by(there) => Err(Refusal::ShutOut),
-            (Some(there), Some(class)) => Ok((there, class)),
+            (Some(there), Some(class)) => match is_relayed() {
+                false if is_shut_out => Err(Refusal::ShutOut),
+                is_relayed => Ok((there, class, is_relayed.then(|| channel.place()))),
+            },
         };
-        let (there, class) = match agreed {
+        let (there, class, relayed) = match agreed {
             Ok(agreed) => agreed,
             Err(why) => {
                 let why = why as u8;
@@ -230,12 +280,20 @@ impl Server {
             }
         };
         let token = self.rng.bytes();
-        let meet = |peer, other: &Device, towards: &Device, has_called| Message::Meet {
-            peer,
-            token,
-            has_called,
-            class,
-            places: other.places_for(towards),
+        let meet = |peer, other: &Device, towards: &Device, has_called| {
+            let mut places = other.places_for(towards);
+            if is_shut_out {
+                places.clear();
+            }
+            places.truncate(PLACES_MAX - usize::from(relayed.is_some()));
+            places.extend(relayed);
+            Message::Meet {
+                peer,
+                token,
+                has_called,
+                class,
+                places,
+            }
         };
         let to_caller = meet(wanted, there, here, true);
         let to_wanted = meet(caller, here, there, false);
@@ -245,15 +303,25 @@ impl Server {
     }
 
     /// The next datagram, from which port and where to.
-    pub fn poll_datagram(&mut self) -> Option<(usize, SocketAddr, Vec<u8>)> {
-        let answer = self.answers.pop_front()?;
-        Some((answer.socket, answer.to, answer.bytes))
+    pub fn poll_datagram(&mut self, now: Mono) -> Option<(usize, SocketAddr, Bytes)> {
+        if let Some(answer) = self.answers.pop_front() {
+            return Some((answer.socket, answer.to, answer.bytes.into()));
+        }
+        let (to, datagram) = self.relay.as_mut()?.poll(now)?;
+        Some((0, to, datagram))
+    }
+
+    /// When the next relayed datagram may leave.
+    pub fn deadline(&self) -> Option<Deadline> {
+        let at = self.relay.as_ref()?.next_at()?;
+        Some(Deadline::new(at, "a relayed datagram"))
     }
 
     pub fn check(&self) {
         assert_eq!(self.devices.len(), self.heard.len());
         assert!(self.devices.len() <= RENDEZVOUS_DEVICES_MAX);
         assert!(self.answers.len() <= RENDEZVOUS_ANSWERS_MAX);
+        self.relay.iter().for_each(Relay::check);
     }
 }
 
@@ -301,17 +369,21 @@ mod tests {
 
     impl Rig {
         fn new() -> Self {
-            let server = Server::new(Rng::from_u64(1));
+            Self::relaying(None)
+        }
+
+        fn relaying(bytes_per_s: Option<u64>) -> Self {
+            let server = Server::new(Rng::from_u64(1), bytes_per_s);
             Self { server, now: NOW }
         }
 
         fn ask(&mut self, from: &str, message: &Message, key: &Key) -> Vec<(usize, Message)> {
-            let bytes = message.encode(Some(key));
+            let bytes = Bytes::from(message.encode(Some(key)));
             let from = from.parse().unwrap();
             let may = |_, _, content| (content != [0; 20]).then_some(SourceClass::Group);
             self.server.on_datagram(self.now, 0, from, &bytes, may);
             self.server.check();
-            let answers = core::iter::from_fn(|| self.server.poll_datagram());
+            let answers = core::iter::from_fn(|| self.server.poll_datagram(self.now));
             let answers: Vec<_> = answers.collect();
             let total: usize = answers.iter().map(|(.., bytes)| bytes.len()).sum();
             assert!(total <= 2 * bytes.len());
@@ -474,5 +546,67 @@ mod tests {
         assert_eq!(answered, RENDEZVOUS_CALLS_PER_S as usize);
         rig.now = rig.now + Duration::from_secs(1);
         assert_eq!(rig.call(HERE, 1).len(), 1);
+    }
+
+    fn relayed(rig: &mut Rig, from: &str, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
+        let may = |_, _, _| None;
+        let (from, datagram) = (from.parse().unwrap(), Bytes::copy_from_slice(datagram));
+        rig.server.on_datagram(rig.now, 0, from, &datagram, may);
+        rig.server.check();
+        core::iter::from_fn(|| rig.server.poll_datagram(rig.now))
+            .map(|(_, to, bytes)| (to, bytes.to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn those_who_are_shut_out_are_given_a_channel_if_there_is_a_relay() {
+        let symmetric = NatKind {
+            mapping: Mapping::Dependent,
+            ..NatKind::default()
+        };
+        let mut rig = Rig::relaying(Some(1_000_000));
+        rig.register(A, HERE, symmetric);
+        rig.register(B, THERE, symmetric);
+        let [
+            (_, Message::Meet { places, .. }),
+            (_, Message::Meet { places: theirs, .. }),
+        ] = &rig.call(HERE, 1)[..]
+        else {
+            panic!("not introduced");
+        };
+        assert_eq!((places.len(), places), (1, theirs), "nothing else is tried");
+        let channel = Channel::at(places[0].ip()).unwrap();
+        let mut datagram = b"something".to_vec();
+        channel.wrap(&mut datagram);
+        let there: SocketAddr = THERE.parse().unwrap();
+        let handed_on = relayed(&mut rig, HERE, &datagram);
+        assert_eq!(handed_on, [(there, datagram.clone())]);
+        assert_eq!(relayed(&mut rig, "198.51.100.1:9", &datagram), []);
+        let empty = channel.is_gone();
+        assert_eq!(
+            relayed(&mut rig, HERE, &empty),
+            [],
+            "no answer to an answer"
+        );
+        rig.server = Server::new(Rng::from_u64(1), None);
+        let here: SocketAddr = HERE.parse().unwrap();
+        assert_eq!(relayed(&mut rig, HERE, &datagram), [(here, empty)]);
+    }
+
+    #[test]
+    fn others_are_told_of_the_channel_last() {
+        let mut rig = Rig::relaying(Some(1_000_000));
+        rig.register(A, HERE, NatKind::default());
+        rig.register(B, THERE, NatKind::default());
+        for (_, message) in rig.call(HERE, 1) {
+            let Message::Meet { places, .. } = message else {
+                panic!("{message:?}");
+            };
+            let is_channel = |at: &SocketAddr| Channel::at(at.ip()).is_some();
+            assert_eq!(
+                places.iter().map(is_channel).collect::<Vec<_>>(),
+                [false, true]
+            );
+        }
     }
 }

@@ -313,6 +313,11 @@ impl Connection {
         events.push_back(Input::Closed { stream, why });
     }
 
+    /// The end because no way is left.
+    pub(super) fn lose(&mut self, events: &mut VecDeque<Input>) {
+        self.end(Lost::Reset, events);
+    }
+
     /// The end without further words; the owner is told if it knows the stream.
     fn end(&mut self, why: Lost, events: &mut VecDeque<Input>) {
         if self.is_known() {

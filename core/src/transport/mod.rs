@@ -130,6 +130,16 @@ impl Transport {
         self.insert(flows, id, connection);
     }
 
+    /// No way leads to this peer any more: its streams end.
+    pub fn lose(&mut self, now: Mono, flows: &mut Flows, peer: SocketAddr) {
+        self.advance(now, flows);
+        let theirs = self.keys.range((peer, 0)..=(peer, u16::MAX));
+        let theirs: Vec<StreamId> = theirs.map(|(_, id)| *id).collect();
+        for id in theirs {
+            self.with(id, Connection::lose);
+        }
+    }
+
     /// Bytes to send; answered by `Sent` as the buffer takes them.
     pub fn send(&mut self, id: StreamId, bytes: Bytes) {
         let now = self.now;

@@ -321,6 +321,9 @@ pub(crate) struct CoordinatorArgs {
     /// [default: port 3544 beside --listen; off if that is this machine alone]
     #[arg(long, value_name = "ADDR|off")]
     pub(crate) rendezvous: Option<String>,
+    /// Hand on data between agents whose NATs leave them no other way, at this much in all, as in 5MB/s [default: none]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) relay: Option<u64>,
     /// A host whose files it may fetch and hash itself, as in files.example.org, *.example.org or
     /// 10.0.0.5:8080; may be repeated
     #[arg(long = "allow", value_name = "HOST", action = ArgAction::Append)]

@@ -24,17 +24,23 @@ pub(crate) fn coordinator<R: Runtime>(args: &CoordinatorArgs, out: Out) -> Resul
         allow: args.allow.clone(),
         proxies: env::proxies()?,
         policy: policy.unwrap_or_default(),
+        relay_bytes_per_s: args.relay,
         ..CoordinatorConfig::default()
     };
     let mut options = Options::default();
     let on = ListenOn::Tcp(args.listen);
     options.listen.push((Listener::Http, on));
-    if let Some([at, other]) = rendezvous(args)? {
-        let on = [
+    match rendezvous(args)? {
+        Some([at, other]) => options.listen.extend([
             (Listener::Rendezvous, ListenOn::Udp(at)),
             (Listener::RendezvousOther, ListenOn::Udp(other)),
-        ];
-        options.listen.extend(on);
+        ]),
+        None if args.relay.is_some() => {
+            let why = "it goes through the rendezvous, and there is none";
+            return Err(Failure::new(FailureKind::Usage, "cannot relay", why)
+                .remedy("give --rendezvous an address that agents reach, as in 0.0.0.0:3544"));
+        }
+        None => {}
     }
     let machine = Coordinator::new(config, env::seed()?);
     let watch = |handle: &Handle| match policy_file.zip(source) {

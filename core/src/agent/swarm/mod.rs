@@ -90,6 +90,8 @@ pub(super) struct Peer {
     known: Known,
     has: Bitfield,
     blames: u32,
+    /// Reached through the coordinator.
+    pub(super) is_relayed: bool,
     /// It is being dialled: when, or at once if this does not succeed, uTP is tried, too.
     utp_at: Option<Mono>,
     /// The other attempt to reach it; the first that gets through ends it.

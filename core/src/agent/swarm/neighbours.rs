@@ -8,7 +8,7 @@ use crate::ids::{SourceId, StreamId};
 use crate::limits::{DIALS_AT_ONCE, REDIAL_AFTER_MAX, SESSIONS_PER_CONTENT_MAX};
 use crate::machine::{Endpoint, Host, Input};
 use crate::policy::Known;
-use crate::rendezvous::{DeviceId, Unreachable};
+use crate::rendezvous::{Channel, DeviceId, Unreachable};
 use crate::session::{Identity, PeerFault, Session, SessionEvent};
 use crate::stats::SourceClass;
 use crate::wire::PeerId;
@@ -80,6 +80,7 @@ impl Swarm {
                 known,
                 has,
                 blames: 0,
+                is_relayed: Channel::at(place.addr.ip()).is_some(),
                 utp_at: None,
                 rival: None,
             },
@@ -322,8 +323,11 @@ impl Swarm {
             if self.candidates.is_banned(place) {
                 return self.close_session(source, c);
             }
-            self.candidates.add(place, peer.known);
-            self.candidates.opened(place);
+            // A relayed way is found anew each time.
+            if !peer.is_relayed {
+                self.candidates.add(place, peer.known);
+                self.candidates.opened(place);
+            }
             peer.place = place;
         }
     }
@@ -399,8 +403,11 @@ impl Swarm {
         };
         let session = Session::dial(c.now.mono, stream);
         let source = self.add_session(session, place, class, known);
-        if let (Way::TcpThenUtp(at), Some(peer)) = (way, self.peers.get_mut(&source)) {
-            peer.utp_at = Some(at);
+        if let Some(peer) = self.peers.get_mut(&source) {
+            peer.is_relayed = Channel::at(addr.ip()).is_some();
+            if let Way::TcpThenUtp(at) = way {
+                peer.utp_at = Some(at);
+            }
         }
         source
     }
