@@ -72,33 +72,66 @@ impl Smoothed {
 }
 
 /// How much a path's delays differ by themselves: how far they rise during a slowdown. Their fall tells nothing, that may
-/// be our own queue as it drains; and somebody else's queue may be long, but it hardly grows in so short a time.
+/// be our own queue as it drains. Somebody else's queue may be long, but it hardly grows in so short a time; where delays
+/// rise and do not fall again somebody has come, and that slowdown tells nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Jitter {
     rises_us: [u64; RISES],
     heard: usize,
-    /// The shortest of this slowdown, and how much longer a later one was.
-    now_us: Option<(u64, u64)>,
+    now: Option<Seen>,
+}
+
+/// The delays of one slowdown.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    least_us: u64,
+    /// The longest since the least.
+    most_us: u64,
+    rise_us: u64,
+    /// From the longest to a later one.
+    fall_us: u64,
+    /// Samples since the least.
+    since: u32,
 }
 
 /// Slowdowns that are remembered; somebody's queue grows in less than half of them.
 const RISES: usize = 5;
+/// Of so many samples in a row that rise, jitter seldom has one.
+const GROWTH_SAMPLES: u32 = 5;
 /// Fewer say nothing.
 const RISES_MIN: usize = 3;
 
 impl Jitter {
     pub(super) fn add(&mut self, sample_us: u64) {
-        let (least_us, rise_us) = self.now_us.unwrap_or((sample_us, 0));
-        let least_us = least_us.min(sample_us);
-        self.now_us = Some((least_us, rise_us.max(sample_us - least_us)));
+        let seen = self.now.get_or_insert(Seen {
+            least_us: sample_us,
+            most_us: sample_us,
+            rise_us: 0,
+            fall_us: 0,
+            since: 0,
+        });
+        if sample_us < seen.least_us {
+            (seen.least_us, seen.most_us, seen.since) = (sample_us, sample_us, 0);
+        }
+        seen.since += 1;
+        seen.most_us = seen.most_us.max(sample_us);
+        seen.rise_us = seen.rise_us.max(sample_us - seen.least_us);
+        if seen.rise_us > 0 {
+            seen.fall_us = seen.fall_us.max(seen.most_us - sample_us);
+        }
     }
 
     /// The slowdown is over.
     pub(super) fn close(&mut self) {
-        if let Some((_, rise_us)) = self.now_us.take() {
+        if let Some(Seen { rise_us, .. }) = self.now.take().filter(Seen::is_told) {
             self.rises_us[self.heard % RISES] = rise_us;
             self.heard = self.heard.wrapping_add(1);
         }
+    }
+
+    /// What this slowdown has seen tells nothing.
+    pub(super) fn forget(&mut self) {
+        self.now = None;
     }
 
     /// The width of the range that delays are spread over: the few samples of a slowdown see some two thirds of it.
@@ -110,6 +143,13 @@ impl Jitter {
             return 0;
         }
         rises[(rises.len() - 1) / 2] * 2
+    }
+}
+
+impl Seen {
+    /// It was not one that only grew; of few samples that is no wonder.
+    fn is_told(&self) -> bool {
+        4 * self.fall_us >= self.rise_us || self.since < GROWTH_SAMPLES
     }
 }
 
@@ -162,6 +202,11 @@ mod tests {
         assert_eq!(drained, 0, "our own");
         let sawtooth = jitter_of(9, 0, |slowdown, n| slowdown * 10_000 + n * 200);
         assert!(sawtooth <= 2_000, "one that grows: {sawtooth}");
+        let visits = jitter_of(9, 2000, |slowdown, n| (slowdown % 3).min(1) * n * 5_000);
+        assert!(
+            visits <= 4_000,
+            "short transfers, in two of three: {visits}"
+        );
         let joined = jitter_of(5, 0, |slowdown, n| slowdown / 3 * n * 20_000);
         assert_eq!(joined, 0, "somebody has joined");
     }

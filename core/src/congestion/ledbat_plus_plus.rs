@@ -18,7 +18,7 @@ use crate::time::Mono;
 use core::time::Duration;
 
 const TARGET_MIN_US: u64 = 1_000;
-const TARGET_MAX_US: u64 = 9_000;
+const TARGET_MAX_US: u64 = 8_000;
 /// Two segments are the floor.
 const TARGET_SEGMENTS: u64 = 3;
 /// A rate is measured over so long.
@@ -36,6 +36,10 @@ const SLOWDOWN_ROUND_TRIPS: u64 = 2;
 const SLOWDOWN_EVERY: u64 = 19;
 /// ... but no less than this: a LAN's round trips are so short that slowdowns would follow each other all the time.
 const SLOWDOWN_WAIT_MIN: Duration = Duration::from_millis(500);
+/// A queue of so many targets, and no shorter than this, is somebody else's: a slowdown begins at once. By halves, one in each
+/// of round trips that have become long, the flow would need half a second to be out of the way.
+const STARTLING_TARGETS: u64 = 4;
+const STARTLING_MIN_US: u64 = 20_000;
 /// Jitter is watched until a slow start has so many segments: they make no queue of their own.
 const JITTER_SEGMENTS: u64 = 4;
 /// Segments that slow start reaches after a timeout: repeated ones would bring it down to nothing.
@@ -61,6 +65,8 @@ pub struct LedbatPlusPlus {
     smoothed: Smoothed,
     reduced_at: Option<Mono>,
     heard_at: Option<Mono>,
+    /// The slowdown has begun because of somebody's queue: what it sees is no jitter.
+    is_startled: bool,
     /// The path was seen empty since the last slowdown.
     was_empty: bool,
     jitter: Jitter,
@@ -106,6 +112,7 @@ impl LedbatPlusPlus {
             smoothed: Smoothed::default(),
             reduced_at: None,
             heard_at: None,
+            is_startled: false,
             was_empty: false,
             jitter: Jitter::default(),
             fastest: Fastest::default(),
@@ -123,6 +130,10 @@ impl LedbatPlusPlus {
         match self.state {
             State::Slowdown { .. } => self.slow_down(now, ack.rtt_us),
             State::Avoidance { slowdown_at } if now >= slowdown_at => self.on_slowdown_due(now),
+            State::Avoidance { .. } if self.is_startling() => {
+                self.begin_slowdown(now);
+                self.is_startled = true;
+            }
             State::Avoidance { .. } => self.avoid(ack),
             State::Ramp { since } => self.ramp(now, since, ack),
         }
@@ -215,6 +226,13 @@ impl LedbatPlusPlus {
         self.plain_target_us().max(raised)
     }
 
+    fn is_startling(&self) -> bool {
+        let startling_us = (STARTLING_TARGETS * self.target_us()).max(STARTLING_MIN_US);
+        let has_much = self.window.bytes() > 2 * self.floor_bytes();
+        // Our own first slow start may have gone too far.
+        self.queue_us() > startling_us && has_much && !self.is_slowdown_first()
+    }
+
     /// ... by the length of the path alone.
     fn plain_target_us(&self) -> u64 {
         let base = self.base_us.unwrap_or(0);
@@ -304,7 +322,11 @@ impl LedbatPlusPlus {
         } else {
             wait.max(SLOWDOWN_WAIT_MIN)
         };
-        self.jitter.close();
+        if core::mem::take(&mut self.is_startled) {
+            self.jitter.forget();
+        } else {
+            self.jitter.close();
+        }
         self.is_first_start = false;
         self.was_empty = false;
         self.state = State::Avoidance {
