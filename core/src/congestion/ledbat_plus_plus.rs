@@ -3,12 +3,13 @@
 //! From the draft: round trips instead of one-way delays, a gain below Reno's on short paths, the modified slow start,
 //! additive increase below the target and multiplicative decrease above it, slowdowns.
 //! Otherwise than the draft, each with its measurement in `docs/yielding.md`:
-//! - the **target** is three quarters of the base round trip within 1 and 9 ms (60 ms there): behind a buffer of
+//! - the **target** is three quarters of the base round trip within 1 and 8 ms (60 ms there): behind a buffer of
 //!   100 ms the draft's leaves a foreground flow 62 % of the line, this one 98 %. Jitter raises it, to 60 ms at most: what
 //!   slowdowns see of it;
 //! - on a slow and short line the target is no shorter than [`TARGET_SEGMENTS`] packets take there: our own floor is no
 //!   queue to yield to;
 //! - the **base** does not age. It is given up on evidence only ([`EXPIRY`]), and may come from another flow;
+//! - a queue that is long beyond doubt begins a slowdown at once ([`STARTLING_TARGETS`]);
 //! - a slowdown that would tell nothing new is left out, if the path was seen empty since the last one;
 //! - after a timeout the slow start goes to ten segments at least.
 
