@@ -113,6 +113,7 @@ pub enum Input {
         from: SocketAddr,
         bytes: Bytes,
         segment_bytes: usize,
+        ecn: Ecn,
     },
     Disk {
         op: OpId,
@@ -291,6 +292,18 @@ pub struct PathFacts {
     pub can_bound_receiving: bool,
 }
 
+/// What a datagram says to routers, and they by it (RFC 3168 §5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ecn {
+    /// Its ends do not understand marks.
+    #[default]
+    NotEct,
+    /// It may be marked instead of being dropped.
+    Ect,
+    /// *Congestion experienced*: it was marked.
+    Ce,
+}
+
 /// Datagrams to send to one address; their payload is in the buffer given to [`Machine::poll_datagram`]. They are not to
 /// be fragmented on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,6 +312,8 @@ pub struct Datagram {
     pub to: SocketAddr,
     /// Length of each; the last may be shorter. At most `limits::DATAGRAMS_AT_ONCE`, `limits::DATAGRAMS_AT_ONCE_BYTES`.
     pub segment_bytes: usize,
+    /// [`Ecn::Ect`] or not.
+    pub ecn: Ecn,
 }
 
 /// The queue of outputs a role fills while it handles one input, and the register of who in the role

@@ -123,6 +123,7 @@ impl Machine for Diary {
             socket,
             to,
             segment_bytes,
+            ecn: dovetail_core::machine::Ecn::NotEct,
         })
     }
 

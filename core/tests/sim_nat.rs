@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use dovetail_core::ids::SocketId;
 use dovetail_core::machine::{
-    Datagram, Effects, Endpoint, Host, Input, Listener, Lost, Machine, Output,
+    Datagram, Ecn, Effects, Endpoint, Host, Input, Listener, Lost, Machine, Output,
 };
 use dovetail_core::sim::toys::{Bulk, Echo, Reader};
 use dovetail_core::sim::{
@@ -59,6 +59,7 @@ impl Machine for Talker {
             socket: SocketId(0),
             to,
             segment_bytes: say.len(),
+            ecn: Ecn::NotEct,
         })
     }
 

@@ -16,7 +16,7 @@ use dovetail_core::limits::{
     CONNECT_TIMEOUT, UTP_DATAGRAM_MAX_V4, UTP_GIVE_UP, UTP_KEEP_ALIVE, UTP_RESETS_PER_S,
     UTP_UNCONFIRMED_MAX,
 };
-use dovetail_core::machine::{CloseHow, Input, Lost};
+use dovetail_core::machine::{CloseHow, Ecn, Input, Lost};
 use dovetail_core::rng::Rng;
 use dovetail_core::time::Mono;
 use dovetail_core::transport::{Flows, Header, Kind, Packet, Transport, decode};
@@ -65,6 +65,48 @@ fn everything_arrives_in_order_and_once() {
             both_ways(seed * 100 + n as u64, link, 200 * KIB + seed * 777);
         }
     }
+}
+
+/// 8 MiB over a line of 20 Mbit/s and 20 ms with a long queue.
+fn over_a_line(change: impl FnOnce(&mut LinkSpec)) -> (World, Duration) {
+    let mut link = LinkSpec::delay_ms(10).rate(2_500_000, 500_000);
+    change(&mut link);
+    let mut w = World::new(5, link);
+    w.check_every = 1000;
+    w.connect(Plan::send(8 * MIB));
+    let took = w.until(60, |w| {
+        !w.ends[B].streams.is_empty() && w.stream(B).received == 8 * MIB
+    });
+    (w, took)
+}
+
+#[test]
+fn a_line_that_marks_loses_nothing_and_has_a_shorter_queue() {
+    let (plain, took) = over_a_line(|_| {});
+    assert!(plain.ends[A].markable > 5000 && plain.ends[A].marked == 0);
+    assert_eq!(
+        plain.ends[B].markable, 0,
+        "acknowledgements may not be marked"
+    );
+    let (marking, took_marking) = over_a_line(|link| link.marks_after_us = 3000);
+    let (a, longest_us) = (&marking.ends[A], plain.ends[A].longest_wait_us);
+    println!(
+        "{took:?}, queue of {longest_us} us; with {} marks {took_marking:?}, {} us",
+        a.marked, a.longest_wait_us
+    );
+    assert!(a.marked > 5 && a.dropped == 0);
+    assert!(a.longest_wait_us < longest_us && took_marking < took * 3 / 2);
+}
+
+#[test]
+fn a_path_that_drops_what_may_be_marked_is_done_without() {
+    let (w, took) = over_a_line(|link| link.is_deaf = true);
+    assert!(
+        (1..=20).contains(&w.ends[A].markable),
+        "{}",
+        w.ends[A].markable
+    );
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]
@@ -371,11 +413,16 @@ struct Peer {
     flows: Flows,
     now: Mono,
     at: SocketAddr,
+    /// Of the last datagram, and what it said of marks.
+    ecn: Ecn,
+    congestion: Option<u32>,
 }
 
 impl Peer {
     fn new() -> Self {
         Self {
+            ecn: Ecn::NotEct,
+            congestion: None,
             t: Transport::new(Rng::from_u64(4)),
             flows: Flows::default(),
             now: Mono::from_us(5_000_000),
@@ -384,23 +431,29 @@ impl Peer {
     }
 
     fn put(&mut self, header: Header, payload: &[u8]) {
+        self.put_marked(header, payload, None, Ecn::NotEct);
+    }
+
+    fn put_marked(&mut self, header: Header, payload: &[u8], congestion: Option<u32>, ecn: Ecn) {
         let packet = Packet {
             header,
             selective_ack: None,
             extension_bits: (header.kind == Kind::Syn).then_some([0; 8]),
+            congestion,
             payload,
         };
         let mut bytes = Vec::new();
         packet.encode(&mut bytes);
-        assert!(self.hears(&bytes.into()));
+        assert!(self.hears(&bytes.into(), ecn));
         self.t.check();
     }
 
     fn get(&mut self) -> Option<(Header, Vec<u8>)> {
         let mut out = Vec::new();
-        let to = self.t.poll_datagram(self.now, &mut self.flows, &mut out)?;
+        let (to, ecn) = self.t.poll_datagram(self.now, &mut self.flows, &mut out)?;
         assert_eq!(to, self.at);
         let packet = decode(&out).unwrap();
+        (self.ecn, self.congestion) = (ecn, packet.congestion);
         Some((packet.header, packet.payload.to_vec()))
     }
 
@@ -426,9 +479,9 @@ impl Peer {
         })
     }
 
-    fn hears(&mut self, datagram: &Bytes) -> bool {
+    fn hears(&mut self, datagram: &Bytes, ecn: Ecn) -> bool {
         self.t
-            .on_datagram(self.now, &mut self.flows, self.at, datagram)
+            .on_datagram(self.now, &mut self.flows, self.at, (datagram, ecn))
     }
 }
 
@@ -495,6 +548,44 @@ fn a_libutp_peer_is_answered_as_it_expects() {
 }
 
 #[test]
+fn marks_are_counted_for_who_understands_and_nobody_else() {
+    for understands in [false, true] {
+        let mut p = Peer::new();
+        let told = understands.then_some(0);
+        p.put_marked(header(Kind::Syn, 7, 1, 0), b"", told, Ecn::NotEct);
+        let (syn_ack, _) = p.get().unwrap();
+        assert_eq!((p.congestion, p.ecn), (told, Ecn::NotEct));
+        let before = syn_ack.seq.wrapping_sub(1);
+        p.put_marked(header(Kind::Data, 8, 2, before), b"hello", None, Ecn::Ce);
+        let Some(Heard::Accepted(id, _)) = p.hear() else {
+            panic!("accepted")
+        };
+        p.t.send(id, Bytes::from_static(b"world"));
+        if understands {
+            // The mark is told at once, before there are data to tell it with.
+            let (state, _) = p.get().unwrap();
+            assert_eq!(
+                (state.kind, state.ack, p.congestion),
+                (Kind::State, 2, Some(1))
+            );
+        }
+        let (data, _) = p.get().unwrap();
+        let ecn = if understands { Ecn::Ect } else { Ecn::NotEct };
+        assert_eq!((data.kind, p.ecn, p.congestion), (Kind::Data, ecn, None));
+        let again = (0..10).find_map(|_| {
+            p.wait_ms(500);
+            p.get()
+        });
+        let (again, _) = again.unwrap();
+        assert_eq!(
+            (again.seq, p.ecn),
+            (data.seq, Ecn::NotEct),
+            "RFC 3168 6.1.5"
+        );
+    }
+}
+
+#[test]
 fn we_call_as_libutp_does() {
     let mut p = Peer::new();
     let id = p.connect();
@@ -549,7 +640,7 @@ fn unknown_streams_are_reset_but_not_endlessly() {
     );
     let more = core::iter::from_fn(|| p.get()).count();
     assert_eq!(more as u32 + 1, UTP_RESETS_PER_S);
-    assert!(!p.hears(&Bytes::from_static(b"d1:ad2:id20:")));
+    assert!(!p.hears(&Bytes::from_static(b"d1:ad2:id20:"), Ecn::NotEct));
 }
 
 #[test]
@@ -660,7 +751,8 @@ fn two_hundred_mib_arrive_in_full_packets() {
             }
             datagrams += batch.len() as u64;
             for datagram in batch {
-                ends[1 - n].on_datagram(now, &mut flows[1 - n], at[n], &datagram);
+                let datagram = (&datagram, Ecn::NotEct);
+                ends[1 - n].on_datagram(now, &mut flows[1 - n], at[n], datagram);
             }
             while let Some(input) = ends[n].poll_input() {
                 match input {

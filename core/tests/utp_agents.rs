@@ -94,6 +94,23 @@ fn a_lossy_long_line_is_crossed() {
 }
 
 #[test]
+fn a_line_that_marks_is_shared_without_losses() {
+    let line = LinkSpec::rate(2_500_000).delay(Duration::from_millis(10));
+    let line = line.marks_after(Duration::from_millis(3));
+    let mut fleet = seed_and_one(3, "utp", LinkSpec::LAN);
+    fleet.world.set_links(fleet.agents[1], line, line);
+    fleet.finish(MINUTE);
+    let reports = fleet.check_outputs();
+    let down = fleet.world.traffic(fleet.agents[1]).1;
+    println!(
+        "{} marked of {}, {} us",
+        down.marked, down.packets, reports[0].elapsed_us
+    );
+    assert!(down.marked > 0 && down.dropped == 0);
+    assert!(reports[0].elapsed_us < 10_000_000);
+}
+
+#[test]
 fn tcp_is_taken_where_it_gets_through() {
     let mut fleet = Fleet::new(3, 16 * MIB, 20_000_000);
     let seed = fleet.agent(config("auto"));

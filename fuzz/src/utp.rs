@@ -5,7 +5,7 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use dovetail_core::ids::StreamId;
-use dovetail_core::machine::{CloseHow, Input, Lost};
+use dovetail_core::machine::{CloseHow, Ecn, Input, Lost};
 use dovetail_core::rng::Rng;
 use dovetail_core::time::Mono;
 use dovetail_core::transport::{Flows, Transport, decode};
@@ -51,6 +51,10 @@ enum Op {
     Lose {
         which: u8,
     },
+    /// A router marks a datagram that may be, or one that may not.
+    Mark {
+        which: u8,
+    },
     /// Some byte of a datagram is another.
     Damage {
         which: u8,
@@ -89,7 +93,7 @@ struct End {
 struct Pair {
     now: Mono,
     ends: [End; 2],
-    network: Vec<(usize, Vec<u8>)>,
+    network: Vec<(usize, Vec<u8>, Ecn)>,
     /// Bytes were changed on the way: what arrives proves nothing any more.
     is_damaged: bool,
     /// Changes with each byte given, so that no two are alike for long.
@@ -177,22 +181,28 @@ impl Pair {
                 }
             }
             Op::Deliver { which } => {
-                if let Some((to, bytes)) = self.take(which) {
-                    self.put(to, bytes);
+                if let Some((to, bytes, ecn)) = self.take(which) {
+                    self.put(to, bytes, ecn);
                 }
             }
             Op::Repeat { which } => {
                 let place = usize::from(which) % self.network.len().max(1);
-                if let Some((to, bytes)) = self.network.get(place).cloned() {
-                    self.put(to, bytes);
+                if let Some((to, bytes, ecn)) = self.network.get(place).cloned() {
+                    self.put(to, bytes, ecn);
                 }
             }
             Op::Lose { which } => {
                 self.take(which);
             }
+            Op::Mark { which } => {
+                let place = usize::from(which) % self.network.len().max(1);
+                if let Some((.., ecn)) = self.network.get_mut(place) {
+                    *ecn = Ecn::Ce;
+                }
+            }
             Op::Damage { which, at, to } => {
                 let place = usize::from(which) % self.network.len().max(1);
-                if let Some((_, bytes)) = self.network.get_mut(place) {
+                if let Some((_, bytes, _)) = self.network.get_mut(place) {
                     let at = usize::from(at) % bytes.len();
                     self.is_damaged = true;
                     bytes[at] = to;
@@ -204,7 +214,7 @@ impl Pair {
                     *first = head << 4 | 1;
                 }
                 self.is_damaged = true;
-                self.put(usize::from(end), bytes);
+                self.put(usize::from(end), bytes, Ecn::NotEct);
             }
             Op::Wait { ms } => self.wait(ms.into()),
             Op::Settle => self.settle(20),
@@ -220,17 +230,17 @@ impl Pair {
         }
     }
 
-    fn take(&mut self, which: u8) -> Option<(usize, Vec<u8>)> {
+    fn take(&mut self, which: u8) -> Option<(usize, Vec<u8>, Ecn)> {
         let place = usize::from(which) % self.network.len().max(1);
         (place < self.network.len()).then(|| self.network.remove(place))
     }
 
-    fn put(&mut self, to: usize, bytes: Vec<u8>) {
+    fn put(&mut self, to: usize, bytes: Vec<u8>, ecn: Ecn) {
         let bytes = Bytes::from(bytes);
         let end = &mut self.ends[to];
         let from = at(1 - to);
         end.transport
-            .on_datagram(self.now, &mut end.flows, from, &bytes);
+            .on_datagram(self.now, &mut end.flows, from, (&bytes, ecn));
         self.drain();
     }
 
@@ -246,8 +256,8 @@ impl Pair {
     /// Rounds of delivering everything, a little apart.
     fn settle(&mut self, rounds: usize) {
         for _ in 0..rounds {
-            for (to, bytes) in core::mem::take(&mut self.network) {
-                self.put(to, bytes);
+            for (to, bytes, ecn) in core::mem::take(&mut self.network) {
+                self.put(to, bytes, ecn);
             }
             self.wait(6);
         }
@@ -264,12 +274,12 @@ impl Pair {
             let End {
                 transport, flows, ..
             } = &mut self.ends[n];
-            while let Some(to) = transport.poll_datagram(self.now, flows, &mut out) {
+            while let Some((to, ecn)) = transport.poll_datagram(self.now, flows, &mut out) {
                 assert_eq!(to, at(1 - n));
                 budget -= 1;
                 assert!(budget > 0, "it does not stop sending");
                 if self.network.len() < NETWORK_MAX && out.len() <= LARGEST {
-                    self.network.push((1 - n, out.clone()));
+                    self.network.push((1 - n, out.clone(), ecn));
                 }
             }
             let deadline = self.ends[n].transport.deadline();

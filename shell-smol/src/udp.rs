@@ -23,6 +23,6 @@ pub async fn receive(socket: Arc<Async<Socket>>, queue: Arc<Queue>) {
 
 /// Send datagrams, waiting for room; what the network refuses is lost, as datagrams are.
 pub async fn send(socket: &Async<Socket>, datagram: Datagram, bytes: &[u8]) {
-    let send = |socket: &Socket| socket.send(datagram.to, bytes, datagram.segment_bytes);
+    let send = |socket: &Socket| socket.send(datagram, bytes);
     let _ = socket.write_with(send).await;
 }

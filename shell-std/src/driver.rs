@@ -220,7 +220,7 @@ impl Io {
         while let Some(datagram) = machine.poll_datagram(self.clock.now(), &mut self.datagram) {
             if let Some((socket, _)) = self.datagrams.get(usize::from(datagram.socket.0)) {
                 // Nothing to be told: it waits for room, and what the network refuses is lost.
-                let _ = socket.send(datagram.to, &self.datagram, datagram.segment_bytes);
+                let _ = socket.send(datagram, &self.datagram);
             }
         }
     }

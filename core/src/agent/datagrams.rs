@@ -6,7 +6,7 @@
 
 use crate::ids::SocketId;
 use crate::limits::{DATAGRAMS_AT_ONCE, DATAGRAMS_AT_ONCE_BYTES};
-use crate::machine::{Datagram, Host, Input, Output};
+use crate::machine::{Datagram, Ecn, Host, Input, Output};
 use crate::rendezvous::{Channel, Client, DeviceId};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono};
@@ -22,7 +22,7 @@ pub(super) struct Datagrams {
     pub(super) rendezvous: Client,
     now: Mono,
     /// One that could not leave with those before it, and where it is to go.
-    kept: Option<SocketAddr>,
+    kept: Option<(SocketAddr, Ecn)>,
     kept_bytes: Vec<u8>,
 }
 
@@ -46,8 +46,8 @@ impl Datagrams {
         now: Mono,
         flows: &mut Flows,
         from: SocketAddr,
-        mut bytes: Bytes,
-        segment_bytes: usize,
+        (mut bytes, segment_bytes): (Bytes, usize),
+        ecn: Ecn,
     ) {
         self.now = now;
         while !bytes.is_empty() {
@@ -60,7 +60,8 @@ impl Datagrams {
                 continue;
             }
             if !self.rendezvous.on_datagram(now, from, &datagram) {
-                self.transport.on_datagram(now, flows, from, &datagram);
+                self.transport
+                    .on_datagram(now, flows, from, (&datagram, ecn));
             }
         }
     }
@@ -131,24 +132,24 @@ impl Datagrams {
                 return Some(alone(to, out));
             }
         }
-        let to = match self.kept.take() {
-            Some(to) => {
+        let (to, ecn) = match self.kept.take() {
+            Some(kept) => {
                 core::mem::swap(out, &mut self.kept_bytes);
-                to
+                kept
             }
             None => self.next(now, flows, out)?,
         };
         let segment_bytes = out.len();
         for _ in 1..DATAGRAMS_AT_ONCE.min(DATAGRAMS_AT_ONCE_BYTES / segment_bytes.max(1)) {
             let mut next = core::mem::take(&mut self.kept_bytes);
-            let next_to = self.next(now, flows, &mut next);
+            let kept = self.next(now, flows, &mut next);
             self.kept_bytes = next;
             let next = &self.kept_bytes;
-            let Some(next_to) = next_to else {
+            if kept.is_none() {
                 break;
-            };
-            if next_to != to || next.len() > segment_bytes {
-                self.kept = Some(next_to);
+            }
+            if kept != Some((to, ecn)) || next.len() > segment_bytes {
+                self.kept = kept;
                 break;
             }
             out.extend_from_slice(next);
@@ -160,14 +161,22 @@ impl Datagrams {
             socket: SocketId::default(),
             to,
             segment_bytes,
+            ecn,
         })
     }
 
-    fn next(&mut self, now: Mono, flows: &mut Flows, out: &mut Vec<u8>) -> Option<SocketAddr> {
+    fn next(
+        &mut self,
+        now: Mono,
+        flows: &mut Flows,
+        out: &mut Vec<u8>,
+    ) -> Option<(SocketAddr, Ecn)> {
         loop {
-            let to = self.transport.poll_datagram(now, flows, out)?;
-            if let Some(to) = self.address(to, out) {
-                return Some(to);
+            let (peer, ecn) = self.transport.poll_datagram(now, flows, out)?;
+            if let Some(to) = self.address(peer, out) {
+                // A relay tells nobody of marks.
+                let ecn = if to == peer { ecn } else { Ecn::NotEct };
+                return Some((to, ecn));
             }
         }
     }
@@ -191,5 +200,6 @@ fn alone(to: SocketAddr, datagram: &[u8]) -> Datagram {
         socket: SocketId::default(),
         to,
         segment_bytes: datagram.len(),
+        ecn: Ecn::NotEct,
     }
 }

@@ -551,11 +551,12 @@ impl Agent {
                 from,
                 bytes,
                 segment_bytes,
+                ecn,
                 ..
             } => {
                 let flows = yielding.flows();
                 self.datagrams
-                    .on_datagrams(now, flows, from, bytes, segment_bytes);
+                    .on_datagrams(now, flows, from, (bytes, segment_bytes), ecn);
             }
             Input::Tick => self.datagrams.on_tick(now, yielding.flows()),
             input => return Some(input),

@@ -7,7 +7,7 @@ use super::registry::Registry;
 use crate::announce::messages::{PeerId, Rendezvous};
 use crate::content::Digest;
 use crate::ids::SocketId;
-use crate::machine::Datagram;
+use crate::machine::{Datagram, Ecn};
 use crate::rendezvous::Server;
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono};
@@ -70,6 +70,7 @@ impl Meeting {
             socket: SocketId(u8::try_from(socket).unwrap_or_default()),
             to,
             segment_bytes: bytes.len(),
+            ecn: Ecn::NotEct,
         })
     }
 

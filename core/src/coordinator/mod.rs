@@ -138,6 +138,7 @@ impl Coordinator {
                 from,
                 bytes,
                 segment_bytes,
+                ..
             } => {
                 let Desk {
                     rendezvous,

@@ -270,7 +270,7 @@ fn one_thing_is_wrong_and_that_is_said() {
             |f| status(f).nat.is_symmetric = true,
             Verdict::Warning,
             "nat",
-            "another port for each peer",
+            "it takes another port for each peer, and peers behind strict NATs let that in only if they know it",
         ),
         (
             |f| f.now.unix_us = 0,

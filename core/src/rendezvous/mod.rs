@@ -8,7 +8,7 @@
 //!   A ◀── Probe ──────────────▶ B     both at once, until one gets through; then uTP goes the same way
 //! ```
 //!
-//! Where the NATs of both let nothing through, a coordinator that relays ([`relay`]) is one more place to probe.
+//! Where the NATs of both let nothing through, a coordinator that relays (`relay.rs`) is one more place to probe.
 //!
 //! Decides: who may be introduced to whom ([`Server`], asking the coordinator's registry), what kind of NAT a device sits
 //! behind, which address of a peer is taken ([`Client`]). Never does: the session that follows (`transport`).

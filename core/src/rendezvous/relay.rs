@@ -191,7 +191,8 @@ impl Relay {
         let is_first = ends.waiting_bytes == 0;
         let sharers = (self.waiting + usize::from(is_first)) as u64;
         let whole = bytes_in(self.bytes_per_s, RELAY_WAIT_MAX);
-        let part = (whole / sharers).max(RELAY_PART_MIN_BYTES);
+        // There is always room for one more.
+        let part = (whole / (sharers + 1)).max(RELAY_PART_MIN_BYTES);
         let begins = self.free_at.max(now);
         if ends.waiting_bytes + len > part || begins.since(now) > RELAY_WAIT_MAX {
             return;

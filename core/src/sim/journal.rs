@@ -6,9 +6,8 @@
 
 use super::bases::Bases;
 use crate::content::{Digest, HashDone, HashJob};
-use crate::machine::{CloseHow, DiskDone, DiskError, DiskOp, Input, Listener, Output};
+use crate::machine::{CloseHow, Datagram, DiskDone, DiskError, DiskOp, Input, Listener, Output};
 use bytes::Bytes;
-use core::net::SocketAddr;
 use sha2::{Digest as _, Sha256};
 use std::format;
 use std::fs::File;
@@ -60,10 +59,11 @@ impl Journal {
         }
     }
 
-    pub(super) fn datagram(&mut self, now_ns: u64, to: SocketAddr, payload: &[u8]) {
+    pub(super) fn datagram(&mut self, now_ns: u64, datagram: &Datagram, payload: &[u8]) {
+        let Datagram { to, ecn, .. } = datagram;
         if self.on {
             self.tag(b'g');
-            self.text(&format!("{to}"));
+            self.text(&format!("{to} {ecn:?}"));
             self.number(payload.len() as u64);
             self.buf.extend_from_slice(payload);
         }
@@ -140,11 +140,12 @@ impl Journal {
                 socket,
                 from,
                 bytes,
+                ecn,
                 ..
             } => {
                 self.tag(b'd');
                 self.number(socket.0.into());
-                self.text(&format!("{from}"));
+                self.text(&format!("{from} {ecn:?}"));
                 self.payload(bytes, bases);
             }
             Input::Disk { op, done } => {

@@ -6,6 +6,7 @@
 use super::clock::{ns, transfer_ns};
 use super::nat::Reach;
 use super::spec::LinkSpec;
+use crate::machine::Ecn;
 use crate::rng::Rng;
 use bytes::Bytes;
 use core::net::SocketAddr;
@@ -29,6 +30,7 @@ pub(super) struct Flying {
     pub(super) from_host: u32,
     pub(super) towards: Reach,
     pub(super) bytes: Bytes,
+    pub(super) ecn: Ecn,
 }
 
 /// What a link has carried.
@@ -42,6 +44,8 @@ pub struct LinkCounters {
     pub lost: u64,
     /// Datagrams that a host has sent over it.
     pub datagrams: u64,
+    /// Datagrams that got a mark of congestion.
+    pub marked: u64,
 }
 
 pub(super) struct Link {
@@ -81,6 +85,20 @@ impl Link {
         }
         let left_ns = self.serialise(now_ns, payload);
         self.arrival(left_ns)
+    }
+
+    /// A datagram comes to the link: it gets a mark if it waits too long and may have one.
+    pub(super) fn mark(&mut self, now_ns: u64, ecn: &mut Ecn) {
+        let wait_ns = self.busy_until_ns.saturating_sub(now_ns);
+        if *ecn == Ecn::Ect
+            && self
+                .spec
+                .marks_after
+                .is_some_and(|after| wait_ns > ns(after))
+        {
+            *ecn = Ecn::Ce;
+            self.counters.marked += 1;
+        }
     }
 
     /// Occupy the wire for one packet; when its last bit has left.

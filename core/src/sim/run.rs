@@ -244,10 +244,10 @@ impl World {
             if let Some(datagram) = sent {
                 self.hosts[h]
                     .journal
-                    .datagram(self.now_ns, datagram.to, &payload);
+                    .datagram(self.now_ns, &datagram, &payload);
                 let segment_bytes = datagram.segment_bytes.max(1);
                 for bytes in payload.chunks(segment_bytes) {
-                    self.queue_datagram(h, datagram.socket, datagram.to, bytes);
+                    self.queue_datagram(h, datagram.socket, datagram.to, bytes, datagram.ecn);
                 }
             }
             self.datagram = payload;

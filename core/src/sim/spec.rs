@@ -27,6 +27,8 @@ pub struct LinkSpec {
     pub loss_ppm: u32,
     /// So many packets arrive late by up to one more delay plus jitter (at least 1 ms) and are overtaken.
     pub reorder_ppm: u32,
+    /// Datagrams that wait for longer than this are marked (RFC 3168) if they may be. `None`: it knows no marks.
+    pub marks_after: Option<Duration>,
 }
 
 impl LinkSpec {
@@ -42,6 +44,7 @@ impl LinkSpec {
             queue_bytes: 1024 * 1024,
             loss_ppm: 0,
             reorder_ppm: 0,
+            marks_after: None,
         }
     }
 
@@ -66,6 +69,12 @@ impl LinkSpec {
     #[must_use]
     pub const fn loss_ppm(mut self, ppm: u32) -> Self {
         self.loss_ppm = ppm;
+        self
+    }
+
+    #[must_use]
+    pub const fn marks_after(mut self, wait: Duration) -> Self {
+        self.marks_after = Some(wait);
         self
     }
 

@@ -8,7 +8,7 @@ use crate::content::{FlatHash, HashDone, HashJob};
 use crate::ids::{FileId, OpId, SocketId, StreamId};
 use crate::limits::{GRANT_PER_STREAM, SEND_PER_STREAM};
 use crate::machine::{
-    CloseHow, Datagram, DiskDone, DiskError, DiskOp, Effects, Endpoint, Input, Listener, Lost,
+    CloseHow, Datagram, DiskDone, DiskError, DiskOp, Ecn, Effects, Endpoint, Input, Listener, Lost,
     Machine, OpenHow, Output, PathFacts, Shape,
 };
 use crate::time::{Deadline, Mono, Now};
@@ -503,6 +503,7 @@ impl Machine for Pinger {
                 socket: SocketId::default(),
                 to,
                 segment_bytes,
+                ecn: Ecn::NotEct,
             });
         }
         let to = self.to?;
@@ -520,6 +521,7 @@ impl Machine for Pinger {
             socket: SocketId::default(),
             to,
             segment_bytes,
+            ecn: Ecn::NotEct,
         })
     }
 

@@ -12,7 +12,7 @@ use super::shaping::SEGMENT_BYTES_MAX;
 use super::spec::Reads;
 use super::world::{SiteId, Soon, World};
 use crate::ids::SocketId;
-use crate::machine::{Input, Lost};
+use crate::machine::{Ecn, Input, Lost};
 use bytes::{Bytes, BytesMut};
 use core::net::SocketAddr;
 use std::boxed::Box;
@@ -422,6 +422,7 @@ impl World {
         socket: SocketId,
         to: SocketAddr,
         payload: &[u8],
+        ecn: Ecn,
     ) {
         let l = self.hosts[h].up;
         let from = self.hosts[h].datagram_addr(socket);
@@ -438,6 +439,7 @@ impl World {
             from_host: h as u32,
             towards,
             bytes: Bytes::copy_from_slice(payload),
+            ecn,
         });
         if towards == Reach::Host(h as u32) {
             let at_ns = self.now_ns + Path::LOOPBACK.extra_ns;
@@ -492,7 +494,9 @@ impl World {
                 return;
             }
             let len = flying.bytes.len() as u64;
-            if let Some(at_ns) = self.links[link as usize].forward(self.now_ns, len) {
+            let link = &mut self.links[link as usize];
+            link.mark(self.now_ns, &mut flying.ecn);
+            if let Some(at_ns) = link.forward(self.now_ns, len) {
                 let hop = hop + 1;
                 self.schedule(from, at_ns, What::Datagram { hop, flying });
             }
@@ -507,13 +511,16 @@ impl World {
             && host.is_alive()
             && !self.is_cut(from, to)
         {
-            let Flying { from, bytes, .. } = *flying;
+            let Flying {
+                from, bytes, ecn, ..
+            } = *flying;
             let segment_bytes = bytes.len();
             let input = Input::Datagrams {
                 socket,
                 from,
                 bytes,
                 segment_bytes,
+                ecn,
             };
             self.handle(to, input);
         }

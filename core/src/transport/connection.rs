@@ -12,13 +12,15 @@
 //! has a timer. Spec: BEP 29, RFC 6298; `machine.rs`, lines 3, 4 and 6. Tested in `core/tests/utp.rs`.
 
 mod incoming;
+mod marks;
 mod outgoing;
 mod timers;
 
+use self::marks::Marks;
 use super::flow::{Allowed, News};
 use super::mtu::Mtu;
 use super::pace::Pace;
-use super::packet::{HEADER_LEN, Header, Kind};
+use super::packet::{HEADER_LEN, Header, Kind, Packet};
 use super::receive::Receiver;
 use super::rtt::Rtt;
 use super::send::Sender;
@@ -66,6 +68,7 @@ pub(super) struct Connection {
     pub(super) mtu: Mtu,
     pace: Pace,
     pub(super) rtt: Rtt,
+    marks: Marks,
     began_at: Mono,
 
     /// What the peer takes, and its clock when it said so.
@@ -132,9 +135,10 @@ impl Connection {
         now: Mono,
         id: StreamId,
         peer: SocketAddr,
-        syn: &Header,
+        syn: &Packet<'_>,
         seq: u16,
     ) -> Self {
+        let (marks, syn) = (syn.congestion, &syn.header);
         let ids = (syn.connection_id.wrapping_add(1), syn.connection_id);
         let mut it = Self::new(now, id, peer, ids, LAP + u64::from(seq));
         it.receiver.begin(LAP + u64::from(syn.seq) + 1);
@@ -142,6 +146,7 @@ impl Connection {
         it.peer_window_stamp_us = syn.timestamp_us;
         it.difference_us = (now.as_us() as u32).wrapping_sub(syn.timestamp_us);
         it.is_ack_due = true;
+        it.marks.on_heard(marks);
         it
     }
 
@@ -165,6 +170,7 @@ impl Connection {
             mtu: Mtu::new(now, peer),
             pace: Pace::default(),
             rtt: Rtt::default(),
+            marks: Marks::default(),
             began_at: now,
             peer_window_bytes: UTP_UNGRANTED_BYTES,
             peer_window_stamp_us: 0,

@@ -32,7 +32,7 @@ use crate::limits::{
     UTP_CONNECTIONS_MAX, UTP_DATAGRAM_MAX_V4, UTP_LINGERING_MAX, UTP_REPLIES_MAX, UTP_RESETS_PER_S,
     UTP_TURN_PACKETS, UTP_UNCONFIRMED_MAX,
 };
-use crate::machine::{CloseHow, Input, Lost};
+use crate::machine::{CloseHow, Ecn, Input, Lost};
 use crate::rng::Rng;
 use crate::time::{Deadline, Mono};
 use alloc::boxed::Box;
@@ -177,7 +177,7 @@ impl Transport {
         now: Mono,
         flows: &mut Flows,
         from: SocketAddr,
-        datagram: &Bytes,
+        (datagram, ecn): (&Bytes, Ecn),
     ) -> bool {
         let now = self.advance(now, flows);
         let Ok(packet) = decode(datagram) else {
@@ -194,11 +194,13 @@ impl Transport {
             (Some(id), Kind::Syn) if !id.is_accepted() => {}
             (Some(id), _) => {
                 let payload = datagram.slice_ref(packet.payload);
-                self.with(id, |it, events| it.on_packet(now, &packet, payload, events));
+                self.with(id, |it, events| {
+                    it.on_packet(now, &packet, (payload, ecn), events);
+                });
                 self.tell(now, flows, id);
             }
             (None, Kind::Reset) => {}
-            (None, Kind::Syn) => self.on_syn(now, flows, from, &packet.header),
+            (None, Kind::Syn) => self.on_syn(now, flows, from, &packet),
             (None, _) => self.refuse(now, from, &packet.header),
         }
         true
@@ -217,9 +219,9 @@ impl Transport {
             .or_else(|| sends_with_it(carried.wrapping_add(1)))
     }
 
-    fn on_syn(&mut self, now: Mono, flows: &mut Flows, from: SocketAddr, syn: &Header) {
+    fn on_syn(&mut self, now: Mono, flows: &mut Flows, from: SocketAddr, syn: &Packet<'_>) {
         if !self.is_accepting || !self.has_place() {
-            return self.refuse(now, from, syn);
+            return self.refuse(now, from, &syn.header);
         }
         if self.unconfirmed.len() >= UTP_UNCONFIRMED_MAX
             && let Some(oldest) = self.unconfirmed.first().copied()
@@ -299,23 +301,24 @@ impl Transport {
         self.events.pop_front()
     }
 
-    /// The next datagram, its payload written to `out` (cleared first), and where to; it is not to be fragmented.
+    /// The next datagram, its payload written to `out` (cleared first), where to and whether it may be marked; it is not
+    /// to be fragmented.
     pub fn poll_datagram(
         &mut self,
         now: Mono,
         flows: &mut Flows,
         out: &mut Vec<u8>,
-    ) -> Option<SocketAddr> {
+    ) -> Option<(SocketAddr, Ecn)> {
         let now = self.advance(now, flows);
         out.clear();
         if let Some((to, header)) = self.replies.pop_front() {
             header.encode_plain(out);
-            return Some(to);
+            return Some((to, Ecn::NotEct));
         }
         while let Some(id) = self.ready.front().copied() {
             let polled = self.connections.get_mut(&id).and_then(|it| {
                 it.allowed = Allowed::of(id, flows);
-                it.poll_packet(now, out).then_some(it.peer)
+                Some((it.peer, it.poll_packet(now, out)?))
             });
             if polled.is_some() {
                 self.packets_of_turn += 1;

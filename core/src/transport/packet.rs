@@ -18,6 +18,8 @@ mod extension {
     pub(super) const BITS: u8 = 2;
     /// Ours: fills a probe up to the size it probes. Others skip it, as they do with any they do not know.
     pub(super) const PADDING: u8 = 0x70;
+    /// Ours: how many packets of the stream have come marked (RFC 3168), so far. Who sends it may be sent such packets.
+    pub(super) const CONGESTION: u8 = 0x71;
 }
 
 /// Length of the `BITS` extension.
@@ -54,6 +56,8 @@ pub struct Packet<'a> {
     /// Bit `i`, least significant first, stands for sequence number `ack + 2 + i`.
     pub selective_ack: Option<&'a [u8]>,
     pub extension_bits: Option<[u8; BITS_LEN]>,
+    /// Packets that the sender of this one has received with a mark of congestion; counts on past its 32 bits.
+    pub congestion: Option<u32>,
     pub payload: &'a [u8],
 }
 
@@ -95,6 +99,7 @@ pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, PacketError> {
         header,
         selective_ack: None,
         extension_bits: None,
+        congestion: None,
         payload: rest,
     };
     while next != extension::NONE {
@@ -108,6 +113,10 @@ pub fn decode(datagram: &[u8]) -> Result<Packet<'_>, PacketError> {
             extension::SELECTIVE_ACK => packet.selective_ack = Some(body),
             extension::BITS => {
                 packet.extension_bits = Some(body.try_into().map_err(|_| bad)?);
+            }
+            extension::CONGESTION => {
+                let count = body.try_into().map_err(|_| bad)?;
+                packet.congestion = Some(u32::from_be_bytes(count));
             }
             _ => {}
         }
@@ -138,14 +147,17 @@ impl Packet<'_> {
             .extension_bits
             .as_ref()
             .map(|bytes| (extension::BITS, bytes.as_slice()));
-        let first = sack.or(bits).map_or(extension::NONE, |(kind, _)| kind);
-        self.header.encode(first, out);
-        if let Some((_, bytes)) = sack {
-            let following = bits.map_or(extension::NONE, |(kind, _)| kind);
-            put_extension(following, bytes, out);
-        }
-        if let Some((_, bytes)) = bits {
-            put_extension(extension::NONE, bytes, out);
+        let count = self.congestion.map(u32::to_be_bytes);
+        let congestion = count
+            .as_ref()
+            .map(|bytes| (extension::CONGESTION, bytes.as_slice()));
+        let chain = || [sack, bits, congestion].into_iter().flatten();
+        let kinds = chain().map(|(kind, _)| kind);
+        let mut kinds = kinds.chain([extension::NONE]);
+        self.header
+            .encode(kinds.next().unwrap_or(extension::NONE), out);
+        for ((_, body), following) in chain().zip(kinds) {
+            put_extension(following, body, out);
         }
         out.extend_from_slice(self.payload);
     }
@@ -181,8 +193,28 @@ impl Header {
         self.encode(extension::NONE, out);
     }
 
-    /// The header, and what `write` appends as a selective acknowledgement if that is anything.
-    pub(super) fn encode_selective(&self, write: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+    /// The header, what `write` appends as a selective acknowledgement if that is anything, and the count of marks if
+    /// there is to be one.
+    pub(super) fn encode_state(
+        &self,
+        write: impl FnOnce(&mut Vec<u8>),
+        congestion: Option<u32>,
+        out: &mut Vec<u8>,
+    ) {
+        // Where the kind of the next extension goes.
+        let mut link = out.len() + 1;
+        let has_selective = self.encode_selective(write, out);
+        if has_selective {
+            link += HEADER_LEN - 1;
+        }
+        if let (Some(count), Some(place)) = (congestion, out.get_mut(link)) {
+            *place = extension::CONGESTION;
+            put_extension(extension::NONE, &count.to_be_bytes(), out);
+        }
+    }
+
+    /// Whether there was anything to append.
+    fn encode_selective(&self, write: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) -> bool {
         let start = out.len();
         self.encode(extension::SELECTIVE_ACK, out);
         out.extend_from_slice(&[extension::NONE, 0]);
@@ -191,11 +223,13 @@ impl Header {
         let len = u8::try_from(out.len() - body).unwrap_or(0);
         if len == 0 {
             out.truncate(start);
-            return self.encode_plain(out);
+            self.encode_plain(out);
+            return false;
         }
         if let Some(place) = out.get_mut(body - 1) {
             *place = len;
         }
+        true
     }
 
     /// The header and `padding` bytes of extensions that nobody reads (not 1, which no extension has).
@@ -253,14 +287,31 @@ mod tests {
             header: header(),
             selective_ack: Some(&[1, 2, 3, 4]),
             extension_bits: Some([9; 8]),
+            congestion: Some(0x0102_0304),
             payload: b"payload",
         };
         let mut bytes = Vec::new();
         packet.encode(&mut bytes);
         assert_eq!(bytes[..4], [0x21, 1, 0x12, 0x34]);
         assert_eq!(decode(&bytes), Ok(packet));
-        for cut in 0..HEADER_LEN + 6 + 10 {
+        for cut in 0..HEADER_LEN + 6 + 10 + 6 {
             assert!(decode(&bytes[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_state_says_what_there_is_to_say() {
+        for selective in [None, Some(&[5, 6, 7, 8][..])] {
+            for congestion in [None, Some(77)] {
+                let mut bytes = Vec::new();
+                let write = |out: &mut Vec<u8>| out.extend(selective.unwrap_or_default());
+                header().encode_state(write, congestion, &mut bytes);
+                let packet = decode(&bytes).unwrap();
+                assert_eq!(
+                    (packet.selective_ack, packet.congestion, packet.payload),
+                    (selective, congestion, &b""[..])
+                );
+            }
         }
     }
 
@@ -286,6 +337,10 @@ mod tests {
         assert_eq!(
             with(1, 2, &[0, 4, 1, 1, 1, 1]),
             Err(PacketError::Extension(2))
+        );
+        assert_eq!(
+            with(1, 0x71, &[0, 3, 1, 1, 1]),
+            Err(PacketError::Extension(0x71))
         );
         assert_eq!(with(1, 3, &[0, 4, 1, 1, 1]), Err(PacketError::Extension(3)));
         assert_eq!(

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use dovetail_core::ids::StreamId;
-use dovetail_core::machine::{CloseHow, Input, Lost};
+use dovetail_core::machine::{CloseHow, Ecn, Input, Lost};
 use dovetail_core::rng::Rng;
 use dovetail_core::time::{Deadline, Mono};
 use dovetail_core::transport::{Flows, Kind, Transport, decode};
@@ -30,6 +30,10 @@ pub(crate) struct LinkSpec {
     pub(crate) queue_bytes: u64,
     /// Larger datagrams do not arrive.
     pub(crate) largest: usize,
+    /// Those that wait longer are marked, if they may be.
+    pub(crate) marks_after_us: u64,
+    /// Those that may be marked do not arrive.
+    pub(crate) is_deaf: bool,
 }
 
 impl LinkSpec {
@@ -42,6 +46,8 @@ impl LinkSpec {
             rate_bytes_per_s: 0,
             queue_bytes: u64::MAX,
             largest: 1500,
+            marks_after_us: u64::MAX,
+            is_deaf: false,
         }
     }
 
@@ -145,6 +151,11 @@ pub(crate) struct End {
     pub(crate) datagrams: u64,
     pub(crate) datagram_bytes: u64,
     pub(crate) largest: usize,
+    /// Of its datagrams, those that may be marked, those that were, and those that found no room.
+    pub(crate) markable: u64,
+    pub(crate) marked: u64,
+    pub(crate) dropped: u64,
+    pub(crate) longest_wait_us: u64,
     opened: u64,
 }
 
@@ -157,7 +168,7 @@ pub(crate) struct World {
     pub(crate) links: [LinkSpec; 2],
     pub(crate) filter: Filter,
     free_at_us: [u64; 2],
-    flying: BTreeMap<(u64, u64), (usize, Bytes)>,
+    flying: BTreeMap<(u64, u64), (usize, Bytes, Ecn)>,
     count: u64,
     rng: Rng,
     /// Invariants are asserted each so many steps.
@@ -193,6 +204,10 @@ impl World {
             datagrams: 0,
             datagram_bytes: 0,
             largest: 0,
+            markable: 0,
+            marked: 0,
+            dropped: 0,
+            longest_wait_us: 0,
         };
         // One clock whose 32 bits wrap a second after the start, and one that is hours away from it.
         let ends = [end(1, 4_293_967_296), end(2, 12_345_678_901)];
@@ -335,7 +350,8 @@ impl World {
         let mut budget = 5000;
         loop {
             let end = &mut self.ends[n];
-            let Some(to) = end.transport.poll_datagram(now, &mut end.flows, &mut out) else {
+            let polled = end.transport.poll_datagram(now, &mut end.flows, &mut out);
+            let Some((to, ecn)) = polled else {
                 break;
             };
             budget -= 1;
@@ -346,15 +362,17 @@ impl World {
             end.datagrams += 1;
             end.datagram_bytes += out.len() as u64;
             end.largest = end.largest.max(out.len());
-            self.put(n, Bytes::copy_from_slice(&out));
+            end.markable += u64::from(ecn == Ecn::Ect);
+            self.put(n, Bytes::copy_from_slice(&out), ecn);
         }
     }
 
     /// A datagram enters the link from one end.
-    pub(crate) fn put(&mut self, n: usize, bytes: Bytes) {
+    pub(crate) fn put(&mut self, n: usize, bytes: Bytes, mut ecn: Ecn) {
         let link = self.links[n];
         let now = self.now;
-        if !(self.filter)(n, now, &bytes) || bytes.len() > link.largest {
+        let is_unheard = link.is_deaf && ecn == Ecn::Ect;
+        if !(self.filter)(n, now, &bytes) || bytes.len() > link.largest || is_unheard {
             return;
         }
         let now_us = now.as_us();
@@ -362,8 +380,15 @@ impl World {
         if link.rate_bytes_per_s > 0 {
             let size = bytes.len() as u64 + 28;
             let wait_us = self.free_at_us[n].saturating_sub(now_us);
+            let end = &mut self.ends[n];
             if wait_us * link.rate_bytes_per_s / 1_000_000 + size > link.queue_bytes {
+                end.dropped += 1;
                 return;
+            }
+            end.longest_wait_us = end.longest_wait_us.max(wait_us);
+            if ecn == Ecn::Ect && wait_us > link.marks_after_us {
+                end.marked += 1;
+                ecn = Ecn::Ce;
             }
             left_us = now_us + wait_us + (size * 1_000_000).div_ceil(link.rate_bytes_per_s);
             self.free_at_us[n] = left_us;
@@ -380,7 +405,7 @@ impl World {
             }
             self.count += 1;
             self.flying
-                .insert((at_us, self.count), (1 - n, bytes.clone()));
+                .insert((at_us, self.count), (1 - n, bytes.clone(), ecn));
         }
     }
 
@@ -419,13 +444,13 @@ impl World {
         while let Some(entry) = self.flying.first_entry()
             && entry.key().0 <= next_us
         {
-            let (to, bytes) = entry.remove();
+            let (to, bytes, ecn) = entry.remove();
             let (now, from) = (self.clock(to), self.ends[1 - to].at);
             self.delivered += 1;
             let End {
                 transport, flows, ..
             } = &mut self.ends[to];
-            assert!(transport.on_datagram(now, flows, from, &bytes));
+            assert!(transport.on_datagram(now, flows, from, (&bytes, ecn)));
         }
         for n in [A, B] {
             let now = self.clock(n);

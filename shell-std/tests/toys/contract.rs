@@ -25,7 +25,7 @@ use dovetail_core::host::HostFacts;
 use dovetail_core::ids::{CallId, SocketId, StreamId};
 use dovetail_core::limits::SEND_PER_STREAM;
 use dovetail_core::machine::{
-    CloseHow, Datagram, Effects, Endpoint, Host, Input, Listener, Lost, Machine, Output, Shape,
+    CloseHow, Datagram, Ecn, Effects, Endpoint, Host, Input, Listener, Lost, Machine, Output, Shape,
 };
 use dovetail_core::time::{Deadline, Mono, Now};
 use dovetail_std::{Commands, ListenOn, Notice, Options, Runtime, channel};
@@ -78,6 +78,7 @@ impl<F: FnMut(&mut Effects, Input)> Machine for Probe<F> {
             socket: SocketId::default(),
             to,
             segment_bytes,
+            ecn: Ecn::NotEct,
         })
     }
 
@@ -650,6 +651,7 @@ pub fn datagrams_are_answered<A: Runtime, B: Runtime>() {
                 socket: SocketId::default(),
                 to,
                 segment_bytes,
+                ecn: Ecn::NotEct,
             })
         }
         fn deadline(&self) -> Option<Deadline> {

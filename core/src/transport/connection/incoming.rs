@@ -11,7 +11,7 @@ use super::super::send::{Outcome, Sender};
 use super::{Connection, LAP, Phase, SYN};
 use crate::congestion::Ack;
 use crate::limits::{UTP_ACK_DELAY, UTP_ACK_PACKETS, UTP_REORDER_PACKETS};
-use crate::machine::{Input, Listener, Lost};
+use crate::machine::{Ecn, Input, Listener, Lost};
 use crate::time::Mono;
 use alloc::collections::VecDeque;
 use bytes::Bytes;
@@ -24,7 +24,7 @@ impl Connection {
         &mut self,
         now: Mono,
         packet: &Packet<'_>,
-        payload: Bytes,
+        (payload, ecn): (Bytes, Ecn),
         events: &mut VecDeque<Input>,
     ) {
         match (packet.header.kind, self.phase) {
@@ -32,19 +32,21 @@ impl Connection {
             (Kind::Reset, _) => self.on_reset(now, packet.header.ack, events),
             (Kind::Syn, Phase::Unconfirmed) => self.is_ack_due = true,
             (Kind::Syn, _) => {}
-            (Kind::State, Phase::Connecting) => self.on_syn_ack(now, &packet.header, events),
+            (Kind::State, Phase::Connecting) => self.on_syn_ack(now, packet, events),
             (_, Phase::Connecting) => {}
             (Kind::Data | Kind::Fin | Kind::State, _) => {
-                self.on_stream_packet(now, packet, payload, events);
+                self.on_stream_packet(now, packet, (payload, ecn), events);
             }
         }
     }
 
-    fn on_syn_ack(&mut self, now: Mono, header: &Header, events: &mut VecDeque<Input>) {
+    fn on_syn_ack(&mut self, now: Mono, packet: &Packet<'_>, events: &mut VecDeque<Input>) {
+        let header = &packet.header;
         if header.ack != SYN as u16 {
             return;
         }
         self.hear(now, header);
+        self.marks.on_heard(packet.congestion);
         self.peer_window_bytes = header.window_bytes.into();
         self.peer_window_stamp_us = header.timestamp_us;
         // The answer to a SYN has the number of the first packet that will follow it.
@@ -78,7 +80,7 @@ impl Connection {
         &mut self,
         now: Mono,
         packet: &Packet<'_>,
-        payload: Bytes,
+        (payload, ecn): (Bytes, Ecn),
         events: &mut VecDeque<Input>,
     ) {
         let header = &packet.header;
@@ -104,6 +106,10 @@ impl Connection {
             });
         }
         self.hear(now, header);
+        if self.marks.on_heard(packet.congestion) {
+            self.news.push(News::Loss);
+        }
+        self.is_ack_due |= self.marks.on_received(ecn);
         self.on_ack(now, packet, acked);
         if carries {
             let is_fin = header.kind == Kind::Fin;
@@ -164,6 +170,10 @@ impl Connection {
         if let Some(rtt_us) = outcome.rtt_us {
             let rtt_us = rtt_us.max(1);
             self.rtt.sample(rtt_us);
+            // Probes of the MTU are never marked.
+            if !outcome.has_probe_arrived {
+                self.marks.on_arrived();
+            }
             let ack = Ack {
                 bytes: core::mem::take(&mut self.untold_bytes),
                 rtt_us,
@@ -184,6 +194,7 @@ impl Connection {
             && self.loss_told_at.is_none_or(|told_at| sent_at >= told_at)
         {
             self.loss_told_at = Some(now);
+            self.marks.on_lost();
             self.news.push(News::Loss);
         }
         if outcome.has_advanced || outcome.acked_bytes > 0 {

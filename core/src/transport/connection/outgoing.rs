@@ -8,6 +8,7 @@ use super::super::packet::{HEADER_LEN, Kind};
 use super::super::send::Part;
 use super::{Connection, Phase, SYN};
 use crate::limits::UTP_WINDOW_PROBE_MAX;
+use crate::machine::Ecn;
 use crate::time::Mono;
 use alloc::vec::Vec;
 
@@ -25,9 +26,22 @@ enum Room {
     Later,
 }
 
+/// A packet that leaves.
+struct Next {
+    part: Part,
+    /// Bytes that are added to it to make it a probe.
+    padding: u16,
+    ecn: Ecn,
+}
+
 impl Connection {
-    /// The next datagram, written to `out`; false if there is none.
-    pub(in crate::transport) fn poll_packet(&mut self, now: Mono, out: &mut Vec<u8>) -> bool {
+    /// The next datagram, written to `out`, and whether it may be marked; `None` if there is none.
+    pub(in crate::transport) fn poll_packet(
+        &mut self,
+        now: Mono,
+        out: &mut Vec<u8>,
+    ) -> Option<Ecn> {
+        let mut ecn = Ecn::NotEct;
         match self.phase {
             Phase::Gone => {}
             Phase::Connecting if self.is_syn_due => self.write_syn(now, out),
@@ -36,22 +50,23 @@ impl Connection {
             Phase::Unconfirmed => {}
             Phase::Open | Phase::Lingering => {
                 let is_ack_due = self.is_ack_due(now);
-                if is_ack_due && self.receiver.has_gap() {
+                if is_ack_due && (self.receiver.has_gap() || self.marks.is_due()) {
                     self.write_state(now, out);
-                } else if let Some((part, padding)) = self.next_part(now) {
-                    self.write_part(now, part, padding, out);
+                } else if let Some(next) = self.next_part(now) {
+                    ecn = next.ecn;
+                    self.write_part(now, next, out);
                 } else if is_ack_due || self.is_keep_alive_due(now) {
                     self.write_state(now, out);
                 }
             }
         }
-        !out.is_empty()
+        (!out.is_empty()).then_some(ecn)
     }
 
     fn write_syn(&mut self, now: Mono, out: &mut Vec<u8>) {
         let mut header = self.header(Kind::Syn, now, SYN);
         header.ack = 0;
-        header.encode_plain(out);
+        header.encode_state(|_| {}, Some(0), out);
         self.is_syn_due = false;
         self.syns_sent = self.syns_sent.saturating_add(1);
         self.sent_at = now;
@@ -61,11 +76,13 @@ impl Connection {
     /// An acknowledgement without data; it has the number of the next packet and does not use it up.
     fn write_state(&mut self, now: Mono, out: &mut Vec<u8>) {
         let header = self.header(Kind::State, now, self.sender.next_number());
-        header.encode_selective(|out| self.receiver.write_selective(out), out);
+        let marks = self.marks.tell(self.phase == Phase::Unconfirmed);
+        header.encode_state(|out| self.receiver.write_selective(out), marks, out);
         self.on_acknowledged(now, header.window_bytes);
     }
 
-    fn write_part(&mut self, now: Mono, part: Part, padding: u16, out: &mut Vec<u8>) {
+    fn write_part(&mut self, now: Mono, next: Next, out: &mut Vec<u8>) {
+        let Next { part, padding, .. } = next;
         let kind = if part.is_fin { Kind::Fin } else { Kind::Data };
         let header = self.header(kind, now, part.number);
         header.encode_padded(padding.into(), out);
@@ -73,8 +90,8 @@ impl Connection {
         self.on_acknowledged(now, header.window_bytes);
     }
 
-    /// What leaves now, if anything may, with the bytes that are added to it to make it a probe.
-    fn next_part(&mut self, now: Mono) -> Option<(Part, u16)> {
+    /// What leaves now, if anything may.
+    fn next_part(&mut self, now: Mono) -> Option<Next> {
         self.paced_until = None;
         let lost = self.sender.lost();
         let unsent_bytes = self.sender.unsent_bytes();
@@ -95,16 +112,16 @@ impl Connection {
             self.paced_until = Some(self.pace.free_at());
             return None;
         }
-        let (part, padding) = self.commit(now, lost, len);
+        let next = self.commit(now, lost, len);
         if let Some(rate) = rate {
-            let size = usize::from(part.len) + usize::from(padding) + HEADER_LEN;
+            let size = usize::from(next.part.len) + usize::from(next.padding) + HEADER_LEN;
             let burst_bytes = BURST_PACKETS * u64::from(self.mtu.datagram_bytes());
             self.pace.on_sent(now, size as u64, rate, burst_bytes);
         }
-        Some((part, padding))
+        Some(next)
     }
 
-    fn commit(&mut self, now: Mono, lost: Option<Part>, len: u16) -> (Part, u16) {
+    fn commit(&mut self, now: Mono, lost: Option<Part>, len: u16) -> Next {
         if self.sender.is_acked() && !self.is_asking {
             self.progress_at = now;
         }
@@ -122,7 +139,13 @@ impl Connection {
             self.timeout_at = Some(now + self.overdue_after());
         }
         self.watch_tail(now);
-        (part, padding)
+        let is_plain = lost.is_none() && padding == 0 && len > 0;
+        let ecn = if is_plain {
+            self.marks.ecn()
+        } else {
+            Ecn::NotEct
+        };
+        Next { part, padding, ecn }
     }
 
     fn overdue_after(&self) -> core::time::Duration {

@@ -82,6 +82,7 @@ impl Connection {
             self.rtt.on_timeout();
         } else if outcome.lost_sent_at.is_some() {
             self.loss_told_at = Some(now);
+            self.marks.on_lost();
             self.news.push(News::Timeout);
             self.rtt.on_timeout();
             if self.rtt.timeouts() >= UTP_MTU_TIMEOUTS {
