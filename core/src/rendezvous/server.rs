@@ -95,9 +95,7 @@ impl Server {
 
     /// What only somebody who gets datagrams at this address knows.
     fn cookie(&self, at: SocketAddr) -> u64 {
-        let text = alloc::format!("cookie {at}");
-        let [a, b, c, d, e, f, g, h, ..] = derive(&self.secret, text.as_bytes());
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        self.number(alloc::format!("cookie {at}").as_bytes())
     }
 
     /// Of two devices, whoever of them asks.
@@ -105,8 +103,13 @@ impl Server {
         let mut text = b"channel ".to_vec();
         text.extend_from_slice(&one.min(other));
         text.extend_from_slice(&one.max(other));
-        let [a, b, c, d, e, f, g, h, ..] = derive(&self.secret, &text);
-        Channel(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+        Channel(self.number(&text))
+    }
+
+    /// One that nobody else can work out.
+    fn number(&self, text: &[u8]) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = derive(&self.secret, text);
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
     pub fn devices(&self) -> usize {
