@@ -108,7 +108,7 @@ def nothing(_scene):
     pass
 
 
-def our_seed(lab, ends, near, name, listen, settings=(), size=SIZE):
+def our_seed(lab, ends, near, name, listen, settings=(), size=SIZE, options=()):
     """An agent that shares a file, and the command of a leech that gets it from there."""
     home = lab.home(f"seed-{name}")
     source, torrent = lab.noise(size), lab.path("source", f"yield-{name}.torrent")
@@ -118,14 +118,15 @@ def our_seed(lab, ends, near, name, listen, settings=(), size=SIZE):
 
     def leech(number=0):
         there = lab.home(f"leech-{name}-{number}")
-        options = ["--metainfo", torrent, "--require-peers", "--peer", listen, "-o", there / "got.bin"]
-        return ["env", *settings, *lab.dovetail(there, "get", *options)]
+        wanted = ["--metainfo", torrent, "--require-peers", "--peer", listen, "-o", there / "got.bin"]
+        return ["env", *settings, *lab.dovetail(there, "get", *wanted, *options)]
 
     return leech
 
 
-def upload(scene, name, port, leeches=1, settings=()):
-    leech = our_seed(scene.lab, scene, scene.line.near, name, f"{NEAR_ADDR}:{port}", settings, SIZE // leeches)
+def upload(scene, name, port, leeches=1, settings=(), options=()):
+    listen = f"{NEAR_ADDR}:{port}"
+    leech = our_seed(scene.lab, scene, scene.line.near, name, listen, settings, SIZE // leeches, options)
     for number in range(leeches):
         scene.start(scene.line.far, *leech(number))
 
@@ -135,7 +136,9 @@ def our_upload(scene):
 
 
 def our_utp_upload(scene):
-    upload(scene, "utp", PEER, settings=["DOVETAIL_PEER_TRANSPORT=utp"])
+    # Only who shares has a socket for datagrams.
+    options = ["--standalone", "--share", "--listen", f"{FAR_ADDR}:0"]
+    upload(scene, "utp", PEER, settings=["DOVETAIL_PEER_TRANSPORT=utp"], options=options)
 
 
 def our_uploads(scene):

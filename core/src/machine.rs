@@ -292,6 +292,13 @@ pub struct PathFacts {
     pub can_bound_receiving: bool,
 }
 
+impl PathFacts {
+    /// One packet is under way and no second: a receiver may wait for that before it acknowledges (RFC 5681 §4.2).
+    pub const fn has_odd_packet(&self) -> bool {
+        self.unacked_bytes > 0 && self.unacked_bytes < 2 * self.segment_bytes as u64
+    }
+}
+
 /// What a datagram says to routers, and they by it (RFC 3168 §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ecn {

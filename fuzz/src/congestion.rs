@@ -15,6 +15,7 @@ enum Op {
         rtt_us: u64,
         one_way_us: Option<u32>,
         is_window_limited: bool,
+        may_be_late: bool,
     },
     /// As a path behaves: short steps, full segments.
     Steady {
@@ -52,6 +53,7 @@ pub fn ops(data: &[u8]) {
                 rtt_us,
                 one_way_us,
                 is_window_limited,
+                may_be_late,
             } => {
                 now = now + Duration::from_micros(after_us.into());
                 let ack = Ack {
@@ -59,6 +61,7 @@ pub fn ops(data: &[u8]) {
                     rtt_us,
                     one_way_us,
                     is_window_limited,
+                    may_be_late,
                 };
                 group.on_ack(now, flow % 8, ack);
             }
@@ -74,6 +77,7 @@ pub fn ops(data: &[u8]) {
                         rtt_us: u64::from(rtt_ms) * 1000,
                         one_way_us: None,
                         is_window_limited: true,
+                        may_be_late: false,
                     };
                     group.on_ack(now, flow % 8, ack);
                 }

@@ -260,7 +260,13 @@ impl Agent {
     }
 
     fn tell_restrictions(&mut self) {
-        let now: BTreeSet<String> = self.rules.restrictions().into_iter().collect();
+        let mut now: BTreeSet<String> = self.rules.restrictions().into_iter().collect();
+        if self.rules.limits.transport == PeerTransport::Utp && !self.me.share {
+            let set = self.rules.explain("peer_transport");
+            now.insert(format!(
+                "peers are called over TCP all the same: {set}, and only who shares has a socket for uTP (add --share)"
+            ));
+        }
         let old = core::mem::replace(&mut self.rules.told, now.clone());
         for text in now.difference(&old) {
             self.log(Level::Info, format!("from now on: {text}"));

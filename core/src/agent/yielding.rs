@@ -45,6 +45,8 @@ struct Watched {
     arrivals: Arrivals,
     paced: Paced,
     shape: Shape,
+    /// An odd packet was under way when the last acknowledgement had come: its own may be kept back.
+    is_odd: bool,
 }
 
 /// Reads that are due, of a stream whose window cannot be bounded.
@@ -121,6 +123,7 @@ impl Yielding {
             arrivals: Arrivals::default(),
             paced: Paced::default(),
             shape: Shape::default(),
+            is_odd: false,
         });
         change(watched);
         if !watched.receives {
@@ -150,14 +153,7 @@ impl Yielding {
         };
         let before = watched.heard.replace((now, facts));
         if watched.sends {
-            sent(
-                &mut self.uploads,
-                now,
-                stream,
-                watched.remote,
-                before,
-                facts,
-            );
+            sent(&mut self.uploads, now, stream, watched, before, facts);
         }
         if watched.receives {
             received(&mut self.downloads, now, stream, watched, before, facts);
@@ -263,7 +259,7 @@ fn sent(
     group: &mut Group<StreamId>,
     now: Mono,
     stream: StreamId,
-    remote: IpAddr,
+    watched: &mut Watched,
     before: Option<(Mono, PathFacts)>,
     facts: PathFacts,
 ) {
@@ -271,7 +267,7 @@ fn sent(
         return;
     }
     if !group.contains(stream) {
-        group.add(now, stream, remote, facts.segment_bytes);
+        group.add(now, stream, watched.remote, facts.segment_bytes);
         group.learn_base(stream, facts.least_rtt_us.into());
     }
     let before = before.map_or_else(PathFacts::default, |(_, facts)| facts);
@@ -287,6 +283,7 @@ fn sent(
             rtt_us: round_trip_us(before, facts),
             one_way_us: None,
             is_window_limited: facts.is_held_back,
+            may_be_late: core::mem::replace(&mut watched.is_odd, facts.has_odd_packet()),
         };
         group.on_ack(now, stream, ack);
     }
@@ -345,6 +342,7 @@ fn received(
         rtt_us,
         one_way_us: None,
         is_window_limited: 2 * in_a_round_trip >= window_bytes,
+        may_be_late: false,
     };
     group.on_ack(now, stream, ack);
 }

@@ -94,11 +94,16 @@ struct Seen {
     since: u32,
 }
 
-/// Slowdowns that are remembered; somebody's queue grows in less than half of them.
+/// Slowdowns that are remembered. Most may have seen something else than jitter: somebody's queue, or an acknowledgement
+/// that a kernel has kept back (up to 40 ms, where an odd packet is left of a window).
 const RISES: usize = 5;
+/// So many of them, the least, say nothing: by chance they saw less than there is.
+const RISES_SMALL: usize = 1;
+/// The next one sees so little of the range, on average.
+const RISE_SHARE: u64 = 3;
 /// Of so many samples in a row that rise, jitter seldom has one.
 const GROWTH_SAMPLES: u32 = 5;
-/// Fewer say nothing.
+/// Fewer slowdowns say nothing.
 const RISES_MIN: usize = 3;
 
 impl Jitter {
@@ -134,7 +139,7 @@ impl Jitter {
         self.now = None;
     }
 
-    /// The width of the range that delays are spread over: the few samples of a slowdown see some two thirds of it.
+    /// The width of the range that delays are spread over.
     pub(super) fn range_us(&self) -> u64 {
         let mut rises = self.rises_us;
         let rises = &mut rises[..self.heard.min(RISES)];
@@ -142,7 +147,7 @@ impl Jitter {
         if rises.len() < RISES_MIN {
             return 0;
         }
-        rises[(rises.len() - 1) / 2] * 2
+        rises[RISES_SMALL] * RISE_SHARE
     }
 }
 

@@ -117,13 +117,13 @@ impl<K: Copy + Ord> Group<K> {
         };
         self.capacity.add(now, ack.bytes);
         member.learn(self.memory.get(now, member.remote));
-        let slowed_down = member.controller.slowdown_since().is_some();
+        let before = member.controller.slowdown();
         if let Some(base) = member.on_ack(now, ack) {
             self.memory.set(now, member.remote, base);
         }
-        if member.controller.slowdown_since().is_some() && !slowed_down {
+        if let (None, Some(slowdown)) = (before, member.controller.slowdown()) {
             for (_, other) in self.members.iter_mut().filter(|(k, _)| **k != key) {
-                other.controller.join_slowdown(now);
+                other.controller.join_slowdown(now, slowdown);
             }
         }
         self.review(now);
@@ -374,6 +374,7 @@ mod tests {
             rtt_us,
             one_way_us: None,
             is_window_limited: true,
+            may_be_late: false,
         }
     }
 

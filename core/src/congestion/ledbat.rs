@@ -118,6 +118,7 @@ mod tests {
             rtt_us: 20_000,
             one_way_us: Some(delay_us),
             is_window_limited: true,
+            may_be_late: false,
         }
     }
 

@@ -37,7 +37,8 @@ const SLOWDOWN_ROUND_TRIPS: u64 = 2;
 const SLOWDOWN_EVERY: u64 = 19;
 /// ... but no less than this: a LAN's round trips are so short that slowdowns would follow each other all the time.
 const SLOWDOWN_WAIT_MIN: Duration = Duration::from_millis(500);
-/// A queue of so many targets, and no shorter than this, is somebody else's: a slowdown begins at once. By halves, one in each
+/// A queue of so many targets, and no shorter than this, is somebody else's: a slowdown begins at once. (What jitter adds
+/// to the target counts once: were it somebody's queue, a queue of four such would not fit into many a buffer.) By halves, one in each
 /// of round trips that have become long, the flow would need half a second to be out of the way.
 const STARTLING_TARGETS: u64 = 4;
 const STARTLING_MIN_US: u64 = 20_000;
@@ -66,13 +67,22 @@ pub struct LedbatPlusPlus {
     smoothed: Smoothed,
     reduced_at: Option<Mono>,
     heard_at: Option<Mono>,
-    /// The slowdown has begun because of somebody's queue: what it sees is no jitter.
-    is_startled: bool,
+    /// The one that lasts, or was last.
+    slowdown: Slowdown,
     /// The path was seen empty since the last slowdown.
     was_empty: bool,
     jitter: Jitter,
     fastest: Fastest,
     doubt: Option<Doubt>,
+}
+
+/// Why a flow slows down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slowdown {
+    /// It was time.
+    Due,
+    /// Somebody's queue has become long: what is seen meanwhile is no jitter.
+    Startled,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +123,7 @@ impl LedbatPlusPlus {
             smoothed: Smoothed::default(),
             reduced_at: None,
             heard_at: None,
-            is_startled: false,
+            slowdown: Slowdown::Due,
             was_empty: false,
             jitter: Jitter::default(),
             fastest: Fastest::default(),
@@ -129,11 +139,10 @@ impl LedbatPlusPlus {
         self.fastest.add(now, ack.bytes);
         self.measure(now, ack.rtt_us);
         match self.state {
-            State::Slowdown { .. } => self.slow_down(now, ack.rtt_us),
+            State::Slowdown { .. } => self.slow_down(now, ack),
             State::Avoidance { slowdown_at } if now >= slowdown_at => self.on_slowdown_due(now),
             State::Avoidance { .. } if self.is_startling() => {
-                self.begin_slowdown(now);
-                self.is_startled = true;
+                self.begin_slowdown(now, Slowdown::Startled);
             }
             State::Avoidance { .. } => self.avoid(ack),
             State::Ramp { since } => self.ramp(now, since, ack),
@@ -161,20 +170,20 @@ impl LedbatPlusPlus {
 
     /// Slowdowns of flows that share a path show more, and cost no more, if they come together: take ours now if
     /// half of the time to it is over.
-    pub fn join_slowdown(&mut self, now: Mono) {
+    pub fn join_slowdown(&mut self, now: Mono, slowdown: Slowdown) {
         let State::Avoidance { slowdown_at } = self.state else {
             return;
         };
         let left = slowdown_at.since(now);
         let usual = self.rtt() * (SLOWDOWN_ROUND_TRIPS * SLOWDOWN_EVERY) as u32;
         if left <= usual.max(SLOWDOWN_WAIT_MIN) / 2 {
-            self.begin_slowdown(now);
+            self.begin_slowdown(now, slowdown);
         }
     }
 
-    pub const fn slowdown_since(&self) -> Option<Mono> {
+    pub const fn slowdown(&self) -> Option<Slowdown> {
         match self.state {
-            State::Slowdown { since, .. } => Some(since),
+            State::Slowdown { .. } => Some(self.slowdown),
             State::Ramp { .. } | State::Avoidance { .. } => None,
         }
     }
@@ -228,7 +237,9 @@ impl LedbatPlusPlus {
     }
 
     fn is_startling(&self) -> bool {
-        let startling_us = (STARTLING_TARGETS * self.target_us()).max(STARTLING_MIN_US);
+        let plain_us = self.plain_target_us();
+        let raised_us = self.target_us() - plain_us;
+        let startling_us = (STARTLING_TARGETS * plain_us).max(STARTLING_MIN_US) + raised_us;
         let has_much = self.window.bytes() > 2 * self.floor_bytes();
         // Our own first slow start may have gone too far.
         self.queue_us() > startling_us && has_much && !self.is_slowdown_first()
@@ -299,7 +310,8 @@ impl LedbatPlusPlus {
         if is_long || self.window.bytes() >= self.ssthresh_bytes {
             return self.enter_avoidance(now, since);
         }
-        if since.is_some() && self.window.bytes() <= JITTER_SEGMENTS * self.window.segment_bytes {
+        let is_small = self.window.bytes() <= JITTER_SEGMENTS * self.window.segment_bytes;
+        if since.is_some() && is_small && !ack.may_be_late {
             self.jitter.add(ack.rtt_us);
         }
         if ack.is_window_limited {
@@ -323,10 +335,9 @@ impl LedbatPlusPlus {
         } else {
             wait.max(SLOWDOWN_WAIT_MIN)
         };
-        if core::mem::take(&mut self.is_startled) {
-            self.jitter.forget();
-        } else {
-            self.jitter.close();
+        match self.slowdown {
+            Slowdown::Due => self.jitter.close(),
+            Slowdown::Startled => self.jitter.forget(),
         }
         self.is_first_start = false;
         self.was_empty = false;
@@ -365,7 +376,7 @@ impl LedbatPlusPlus {
                 slowdown_at: now + wait,
             };
         } else {
-            self.begin_slowdown(now);
+            self.begin_slowdown(now, Slowdown::Due);
         }
     }
 
@@ -374,7 +385,8 @@ impl LedbatPlusPlus {
         self.ssthresh_bytes == u64::MAX
     }
 
-    fn begin_slowdown(&mut self, now: Mono) {
+    fn begin_slowdown(&mut self, now: Mono, slowdown: Slowdown) {
+        self.slowdown = slowdown;
         self.ssthresh_bytes = self.window.bytes();
         self.window.set_bytes(0);
         self.state = State::Slowdown {
@@ -383,13 +395,13 @@ impl LedbatPlusPlus {
         };
     }
 
-    fn slow_down(&mut self, now: Mono, rtt_us: u64) {
+    fn slow_down(&mut self, now: Mono, ack: Ack) {
         let State::Slowdown { since, until } = self.state else {
             return;
         };
         // A round trip later what is measured was sent after the cut: the path's own delay, or somebody's queue.
-        if now >= since + Duration::from_micros(rtt_us) {
-            self.jitter.add(rtt_us);
+        if now >= since + Duration::from_micros(ack.rtt_us) && !ack.may_be_late {
+            self.jitter.add(ack.rtt_us);
         }
         if now < until {
             return;
@@ -427,5 +439,41 @@ impl Fastest {
             (self.since, self.bytes) = (now, 0);
         }
         self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The target after half a minute on a path of 20 ms, where every other acknowledgement of a slowdown is kept back.
+    fn target_where_acks_are_late(is_known: bool) -> u64 {
+        let mut flow = LedbatPlusPlus::new(1448, None);
+        for n in 0..6000 {
+            let is_late = flow.slowdown().is_some() && n % 2 == 0;
+            let ack = Ack {
+                bytes: flow.window_bytes() / 4,
+                rtt_us: match n {
+                    0 => 20_000,
+                    _ if is_late => 42_000,
+                    _ => 24_000,
+                },
+                one_way_us: None,
+                is_window_limited: true,
+                may_be_late: is_late && is_known,
+            };
+            let now = Mono::from_us(n * 5_000);
+            flow.on_ack(now, ack);
+            if n == 100 {
+                flow.on_loss(now);
+            }
+        }
+        flow.target_us()
+    }
+
+    #[test]
+    fn late_acknowledgements_are_no_jitter() {
+        assert_eq!(target_where_acks_are_late(true), TARGET_MAX_US);
+        assert!(target_where_acks_are_late(false) > 2 * TARGET_MAX_US);
     }
 }

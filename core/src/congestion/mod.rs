@@ -18,7 +18,7 @@ use crate::time::Mono;
 pub use arrivals::Arrivals;
 pub use group::Group;
 pub use ledbat::Ledbat;
-pub use ledbat_plus_plus::LedbatPlusPlus;
+pub use ledbat_plus_plus::{LedbatPlusPlus, Slowdown};
 pub use memory::{Base, BaseMemory};
 
 /// No window is smaller: with less than two segments the receiver's delayed acknowledgement sets the pace
@@ -43,6 +43,8 @@ pub struct Ack {
     pub one_way_us: Option<u32>,
     /// The window, not the sender's lack of bytes, held the flow back since the last news.
     pub is_window_limited: bool,
+    /// The receiver may have kept the acknowledgement back (RFC 5681 §4.2): the round trip is no measure of jitter.
+    pub may_be_late: bool,
 }
 
 /// The controller of one flow.
@@ -104,16 +106,16 @@ impl Controller {
 
     /// The flow slows down now, with its neighbours, if its own slowdown is near (see
     /// [`LedbatPlusPlus::join_slowdown`]).
-    pub fn join_slowdown(&mut self, now: Mono) {
+    pub fn join_slowdown(&mut self, now: Mono, slowdown: Slowdown) {
         if let Self::LedbatPlusPlus(c) = self {
-            c.join_slowdown(now);
+            c.join_slowdown(now, slowdown);
         }
     }
 
-    /// When the slowdown that lasts now has begun.
-    pub const fn slowdown_since(&self) -> Option<Mono> {
+    /// The slowdown that lasts now.
+    pub const fn slowdown(&self) -> Option<Slowdown> {
         match self {
-            Self::LedbatPlusPlus(c) => c.slowdown_since(),
+            Self::LedbatPlusPlus(c) => c.slowdown(),
             Self::Ledbat(_) | Self::Fixed { .. } => None,
         }
     }

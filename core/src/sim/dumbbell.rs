@@ -83,6 +83,7 @@ enum Control {
 #[derive(Debug)]
 struct Flow {
     control: Control,
+    start_ns: u64,
     stop_ns: u64,
     /// Its clock runs so much faster.
     drift_ppm: i64,
@@ -177,6 +178,7 @@ impl Dumbbell {
                     Control::Rival(Rival::new(true, SEGMENT_BYTES))
                 }
             },
+            start_ns,
             stop_ns: u64::MAX,
             drift_ppm: 0,
             clicks,
@@ -372,7 +374,8 @@ impl Dumbbell {
             _ => pace.map(|bytes_per_s| SEGMENT * 1_000_000_000 / bytes_per_s.max(1)),
         };
         let flow = &mut self.flows[id];
-        if flow.left == 0 || now_ns >= flow.stop_ns || !room {
+        let is_there = (flow.start_ns..flow.stop_ns).contains(&now_ns);
+        if flow.left == 0 || !is_there || !room {
             return None;
         }
         if let Some(gap_ns) = gap_ns {
@@ -542,6 +545,7 @@ impl Dumbbell {
             rtt_us,
             one_way_us: Some(drift_us),
             is_window_limited,
+            may_be_late: false,
         };
         self.tell_ack(id, now, ack);
         let flow = &mut self.flows[id];

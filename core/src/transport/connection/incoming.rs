@@ -179,6 +179,7 @@ impl Connection {
                 rtt_us,
                 one_way_us,
                 is_window_limited,
+                may_be_late: false,
             };
             self.news.push(News::Ack(ack));
             self.is_window_limited = false;
