@@ -261,7 +261,9 @@ impl Agent {
 
     fn tell_restrictions(&mut self) {
         let mut now: BTreeSet<String> = self.rules.restrictions().into_iter().collect();
-        if self.rules.limits.transport == PeerTransport::Utp && !self.me.share {
+        let limits = &self.rules.limits;
+        let wants_utp = limits.mode.peers() && limits.transport == PeerTransport::Utp;
+        if wants_utp && !self.me.share {
             let set = self.rules.explain("peer_transport");
             now.insert(format!(
                 "peers are called over TCP all the same: {set}, and only who shares has a socket for uTP (add --share)"
