@@ -31,8 +31,8 @@ class Times:
     """Seconds: how long a measure is, what runs before the other joins, what is left out after that."""
 
     def __init__(self, quick):
-        self.measure, self.before, self.settle = (8, 8, 7) if quick else (30, 15, 10)
-        self.clicks, self.joins = (4, 2) if quick else (12, 7)
+        self.measure, self.before, self.settle = (8, 8, 7) if quick else (15, 10, 8)
+        self.clicks, self.joins = (4, 2) if quick else (10, 7)
 
 
 # --- what is asked of each

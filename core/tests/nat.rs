@@ -188,6 +188,10 @@ fn who_is_shut_out_is_told_why_and_not_asked_again_and_again() {
     assert!(sites.heard(downloader, "let nothing through") >= 1);
     sites.world.run_for(S * 600);
     assert!(sites.heard(downloader, "no way to the peer") - told <= 12);
+    let Some(Reply::Got(Err(failure))) = sites.world.reply(call) else {
+        panic!("it cannot go on for ever");
+    };
+    assert!(failure.why.contains("let nothing through"), "{failure:?}");
 }
 
 #[test]

@@ -78,7 +78,10 @@ impl Job {
     pub(super) fn give_up(&mut self, a: &mut Around<'_>) {
         let failure = self.web.last_failure().unwrap_or_else(|| {
             let what = format!("cannot download {}", self.request.output);
-            let why = format!("no source delivered anything for {} s", PATIENCE.as_secs());
+            let mut why = format!("no source delivered anything for {} s", PATIENCE.as_secs());
+            if let Some(no_way) = &self.no_way {
+                why = format!("{why}; {no_way}");
+            }
             Failure::new(FailureKind::Unavailable, what, why).remedy("name a URL or more peers")
         });
         self.fail(failure, a);

@@ -146,6 +146,8 @@ pub struct Job {
     peers_suffice: bool,
     /// When to take the free seat at the origin.
     seat_at: Option<Mono>,
+    /// Why a peer could not be reached, the last one.
+    no_way: Option<String>,
     stale: Stale,
 }
 
@@ -226,6 +228,7 @@ impl Job {
             short_since: None,
             peers_suffice: false,
             seat_at: None,
+            no_way: None,
             stale: Stale::default(),
             sharing: false,
             may_meet,
@@ -422,6 +425,11 @@ impl Job {
         } else {
             self.verifier.suspect(piece, givers, leaves);
         }
+    }
+
+    /// A peer cannot be reached. The caller hears of it if nobody else delivers.
+    pub fn on_no_way(&mut self, why: String) {
+        self.no_way = Some(why);
     }
 
     // --- time

@@ -485,6 +485,9 @@ impl Swarm {
             }
             Err(why) => {
                 let text = format!("no way to the peer behind {}: {why}", it.place.addr.ip());
+                if let Some(job) = &mut self.job {
+                    job.on_no_way(text.clone());
+                }
                 c.ev.push(SwarmEvent::Log(Level::Info, text));
                 if why == Unreachable::ShutOut {
                     self.candidates.rest(c.now.mono, it.place, REDIAL_AFTER_MAX);
