@@ -2,7 +2,8 @@
 
 It behaves as it is told (RFC 4787: mapping, filtering, whether ports are kept), which a kernel's NAT would do for two of
 the four classic kinds only. UDP and TCP go out, and so do pings; what nobody inside has asked for stays outside, every opening
-of a TCP connection in any case. Nothing is sent back into the site it came from (no hairpinning).
+of a TCP connection in any case. Nothing is sent back into the site it came from (no hairpinning). A site may have IPv6
+besides, with an address of its own for its host: there the router is a firewall, which lets in what answers.
 Needs root, `ip` and /dev/net/tun; everything goes away with the box.
 """
 
@@ -20,9 +21,10 @@ import time
 
 from .link import IFF_NO_PI, IFF_TUN, PACKET_MAX, TUNSETIFF, ip
 
-INSIDE_ADDR = "192.168.1.10"
+INSIDE_ADDR, ROUTER_ADDR, ROUTER_V6 = "192.168.1.10", "192.168.1.1", "fe80::1"
 UDP_TIMEOUT_S, TCP_TIMEOUT_S = 30, 3600
 ICMP, TCP, UDP = 1, 6, 17
+V6_HEADER = 40
 CHECKSUM_AT = {TCP: 16, UDP: 6}
 SYN_OR_ACK, SYN = 0x12, 0x02
 ECHO_REPLY, ECHO = 0, 8
@@ -46,6 +48,8 @@ KINDS = [
     Kind("port-restricted", "nothing", "address and port", True),
     Kind("symmetric", "address and port", "address and port", False),
 ]
+
+SYMMETRIC = KINDS[-1]
 
 # TCP goes out from everywhere, so that only what happens to UDP differs.
 TCP_KIND = Kind("TCP", "nothing", "address and port", True)
@@ -96,9 +100,12 @@ class Translator:
         self.outside = socket.inet_aton(outside)
         self.tables = {UDP: Table(kind, UDP_TIMEOUT_S), TCP: Table(TCP_KIND, TCP_TIMEOUT_S)}
         self.pings = {}
+        self.firewall = Firewall()
 
     def outward(self, packet, now):
         """The packet as it leaves; None if it does not."""
+        if packet[0] >> 4 == 6:
+            return self.firewall.outward(packet, now)
         protocol, source, to, header = addresses(packet)
         if protocol is None or to == self.outside or to[0] >= 224:
             return None
@@ -113,6 +120,8 @@ class Translator:
 
     def inward(self, packet, now):
         """The packet as it enters; None if it does not."""
+        if packet[0] >> 4 == 6:
+            return self.firewall.inward(packet, now)
         protocol, source, to, header = addresses(packet)
         if protocol is None or to != self.outside:
             return None
@@ -126,6 +135,35 @@ class Translator:
         ports = struct.unpack_from("!HH", packet, header)
         inside = self.tables[protocol].inward(ports[1], (source, ports[0]), now)
         return inside and rewritten(packet, protocol, header, 16, inside[0], header + 2, inside[1])
+
+
+class Firewall:
+    """What IPv6 passes: nothing is translated."""
+
+    def __init__(self):
+        self.sent = {}
+
+    def outward(self, packet, now):
+        protocol, source, to = sockets(packet)
+        if protocol is None:
+            return None
+        self.sent[protocol, source, to] = now
+        return packet
+
+    def inward(self, packet, now):
+        protocol, source, to = sockets(packet)
+        if protocol == TCP and packet[V6_HEADER + 13] & SYN_OR_ACK == SYN:
+            return None
+        timeout_s = UDP_TIMEOUT_S if protocol == UDP else TCP_TIMEOUT_S
+        return packet if now - self.sent.get((protocol, to, source), -timeout_s) < timeout_s else None
+
+
+def sockets(packet):
+    """Protocol, source and destination of an IPv6 packet, addresses with ports; no protocol if it is nothing we carry."""
+    if len(packet) < V6_HEADER + 8 or packet[6] not in (TCP, UDP) or packet[24] in (0xFE, 0xFF):
+        return None, None, None
+    ports = struct.unpack_from("!HH", packet, V6_HEADER)
+    return packet[6], (packet[8:24], ports[0]), (packet[24:40], ports[1])
 
 
 def addresses(packet):
@@ -161,23 +199,26 @@ def adjust(packet, at, old, new):
 
 
 class Box:
-    """A site with one host, `where` its programs run (a prefix of commands), behind a NAT at `outside` of `public`."""
+    """A site with one host, `where` its programs run (a prefix of commands), behind a NAT at `outside` of `public`; with
+    `inside_v6` it has that address, too."""
 
-    def __init__(self, name, public, outside, kind):
-        self.name, self.public, self.outside, self.kind = name, public, outside, kind
+    def __init__(self, name, public, outside, kind, inside_v6=None):
+        self.name, self.public, self.outside, self.kind, self.inside_v6 = name, public, outside, kind, inside_v6
+        self.router = f"{name}r"
         self.where = ["ip", "netns", "exec", name]
         self.tuns, self.process = [], None
         self.full_at = multiprocessing.Value("d", 0.0)
 
     def __enter__(self):
         try:
-            ip("netns", "add", self.name)
-            ip("-n", self.name, "link", "set", "lo", "up")
-            self.add_tun(self.name, f"{self.name}i")
-            ip("-n", self.name, "addr", "add", f"{INSIDE_ADDR}/24", "dev", f"{self.name}i")
-            ip("-n", self.name, "route", "add", "default", "dev", f"{self.name}i")
+            self.add_lan()
+            self.add_tun(self.router, f"{self.name}i")
+            ip("-n", self.router, "route", "add", "default", "dev", f"{self.name}i")
             self.add_tun(self.public, f"{self.name}o")
             ip("-n", self.public, "route", "add", self.outside, "dev", f"{self.name}o")
+            if self.inside_v6:
+                ip("-n", self.router, "-6", "route", "add", "default", "dev", f"{self.name}i")
+                ip("-n", self.public, "-6", "route", "add", self.inside_v6, "dev", f"{self.name}o")
             work = (*self.tuns, Translator(self.kind, self.outside), self.full_at)
             self.process = multiprocessing.Process(target=forward, args=work, daemon=True)
             self.process.start()
@@ -185,6 +226,25 @@ class Box:
             self.__exit__()
             raise
         return self
+
+    def add_lan(self):
+        """The host and its router. A host at the TUN device itself would be one in a VPN, whose addresses nobody is told."""
+        host, router = ("-n", self.name), ("-n", self.router)
+        for namespace in (self.name, self.router):
+            ip("netns", "add", namespace)
+            ip("-n", namespace, "link", "set", "lo", "up")
+        let_forward(self.router)
+        ip(*router, "link", "add", "lan", "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        ip(*router, "addr", "add", f"{ROUTER_ADDR}/24", "dev", "lan")
+        ip(*host, "addr", "add", f"{INSIDE_ADDR}/24", "dev", "eth0")
+        ip(*router, "link", "set", "lan", "up")
+        ip(*host, "link", "set", "eth0", "up")
+        ip(*host, "route", "add", "default", "via", ROUTER_ADDR)
+        if self.inside_v6:
+            ip(*router, "addr", "add", f"{ROUTER_V6}/64", "dev", "lan", "nodad")
+            ip(*router, "-6", "route", "add", self.inside_v6, "dev", "lan")
+            ip(*host, "addr", "add", f"{self.inside_v6}/64", "dev", "eth0", "nodad")
+            ip(*host, "-6", "route", "add", "default", "via", ROUTER_V6, "dev", "eth0")
 
     def add_tun(self, namespace, name):
         tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
@@ -199,7 +259,13 @@ class Box:
             self.process.join()
         for tun in self.tuns:
             os.close(tun)
-        subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
+        for namespace in (self.name, self.router):
+            subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
+
+
+def let_forward(namespace):
+    for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        ip("netns", "exec", namespace, "sh", "-c", f"echo 1 > /proc/sys/net/{setting}")
 
 
 def forward(inside, outside, translator, full_at):
@@ -215,7 +281,7 @@ def forward(inside, outside, translator, full_at):
         while down and down[0][0] <= now:
             packet = translator.inward(down.popleft()[1], now)
             write(inside, packet)
-            if packet and packet[9] == UDP and len(packet) >= FULL_BYTES and not full_at.value:
+            if packet and not full_at.value and is_full(packet):
                 full_at.value = now
         due = [way[0][0] for way in (up, down) if way]
         ready = select.select([inside, outside], [], [], max(min(due) - now, 0) if due else None)[0]
@@ -224,6 +290,11 @@ def forward(inside, outside, translator, full_at):
             up.append((now + DELAY_S, translator.outward(packet, now)))
         if outside in ready and (packet := read(outside)):
             down.append((now + DELAY_S, packet))
+
+
+def is_full(packet):
+    protocol = packet[6] if packet[0] >> 4 == 6 else packet[9]
+    return protocol == UDP and len(packet) >= FULL_BYTES
 
 
 def read(tun):

@@ -29,22 +29,26 @@ def within(namespace):
 class Sockets(contextlib.ExitStack):
     def udp(self, namespace, addr, port):
         with within(namespace):
-            end = self.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            end = self.enter_context(socket.socket(family(addr), socket.SOCK_DGRAM))
         end.bind((addr, port))
         end.settimeout(WAIT_S)
         return end
 
-    def tcp(self, namespace):
+    def tcp(self, namespace, addr):
         with within(namespace):
-            end = self.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            end = self.enter_context(socket.socket(family(addr), socket.SOCK_STREAM))
         end.settimeout(WAIT_S)
         return end
+
+
+def family(addr):
+    return socket.AF_INET6 if ":" in addr else socket.AF_INET
 
 
 def hear(end):
     """From where the next datagram comes; None if none does."""
     try:
-        return end.recvfrom(100)[1]
+        return end.recvfrom(100)[1][:2]
     except TimeoutError:
         return None
 
@@ -81,10 +85,10 @@ def found(box, addr, other_addr):
 
 
 def connects(sockets, namespace, addr, other, towards):
-    listener = sockets.tcp(namespace)
+    listener = sockets.tcp(namespace, addr)
     listener.bind((addr, PORT))
     listener.listen()
-    dialer = sockets.tcp(other)
+    dialer = sockets.tcp(other, towards)
     try:
         dialer.connect((towards, PORT))
         peer = sockets.enter_context(listener.accept()[0])
@@ -115,3 +119,26 @@ def check(box, addr, other_addr):
         wrong = [name for name, value in expected(box.kind).items() if facts[name] != value]
         raise Failed(f"the NAT that should be {box.kind.name} is not: {', '.join(wrong)}")
     return facts
+
+
+def check_v6(box, addr):
+    """Fails if IPv6 does not pass the router as it should: out as it is, and in as an answer only."""
+    with Sockets() as sockets:
+        inside, outside, other = (sockets.udp(*at) for at in [(box.name, box.inside_v6, PORT), (box.public, addr, PORT), (box.public, addr, PORT + 1)])
+        outside.sendto(b"unasked", (box.inside_v6, PORT))
+        comes_unasked = hear(inside)
+        inside.sendto(b"question", (addr, PORT))
+        is_as_it_was = hear(outside) == (box.inside_v6, PORT)
+        outside.sendto(b"answer", (box.inside_v6, PORT))
+        answers = hear(inside) == (addr, PORT)
+        other.sendto(b"from another port", (box.inside_v6, PORT))
+        facts = {
+            "nothing comes unasked": not comes_unasked,
+            "what goes out is not translated": is_as_it_was,
+            "answers come": answers,
+            "nothing comes from another port": not hear(inside),
+            "TCP goes out": connects(sockets, box.public, addr, box.name, addr),
+            "TCP does not come in": not connects(sockets, box.name, box.inside_v6, box.public, box.inside_v6),
+        }
+    if wrong := [name for name, is_so in facts.items() if not is_so]:
+        raise Failed(f"the firewall of IPv6 is none: not so: {', '.join(wrong)}")

@@ -45,18 +45,22 @@ def measured(it, seconds):
 
 
 def beside(lab, background, way, times, is_first, control="cubic", **line):
-    """Rates while both run; `is_first`: the background was there before the foreground."""
+    """Mbit/s of the foreground while both run; `is_first`: the background was there before it. None if it was not."""
     with Scene(lab, way, **line) as it:
         if is_first:
             background(it)
             time.sleep(times.before)
+            now = time.monotonic()
+            if it.rates(now - 3, now)["background"] < LINE_MBIT / 2:
+                print("the background was not there", file=sys.stderr, flush=True)
+                return None
             it.foreground(1000, control)
         else:
             it.foreground(1000, control)
             time.sleep(times.before)
             background(it)
         time.sleep(times.settle)
-        return measured(it, times.measure)
+        return measured(it, times.measure)["foreground"]
 
 
 def solo(lab, times, control):
@@ -217,7 +221,8 @@ def shares(lab, times, found, drawings):
         row = {"background": name}
         for column, how in list(ways.items())[: 1 if lab.quick and not name.startswith("our") else None]:
             own = foregrounds[how.get("control", "cubic")]
-            row[column] = beside(lab, background, way, times, **how)["foreground"] / own * 100
+            kept = beside(lab, background, way, times, **how)
+            row[column] = None if kept is None else kept / own * 100
         more, drawings[name] = course(lab, background, way, times)
         row |= more
         found.append(row)
@@ -229,7 +234,7 @@ def shares(lab, times, found, drawings):
 
 def aims(row, calm):
     what = f"yield: {row['background']}"
-    longest = [row[column] for column in ("300 ms, first", "300 ms, late") if column in row]
+    longest = [row[column] for column in ("300 ms, first", "300 ms, late") if row.get(column)]
     return [
         Target(f"{what}: a CUBIC flow keeps, background first (%)", row["100 ms, first"], 97, at_most=False),
         Target(f"{what}: ... background late", row["100 ms, late"], 95, at_most=False),
@@ -254,8 +259,8 @@ def others(lab, times, foreground_mbit, found):
         table.row(what, number(value, 3 if limit <= 1 else 1), unit)
         targets.append(Target(f"yield: {what}", value, limit, at_most))
 
-    eight = beside(lab, scene.our_uploads, "up", times, is_first=True)["foreground"]
-    row("8 uploads of one device: a CUBIC flow keeps", eight / foreground_mbit * 100, 95, "%")
+    eight = beside(lab, scene.our_uploads, "up", times, is_first=True)
+    row("8 uploads of one device: a CUBIC flow keeps", eight and eight / foreground_mbit * 100, 95, "%")
     lan = on_a_lan(lab, times)
     found.append({"lan": lan})
     own = lan["foreground alone"]["foreground"]

@@ -75,6 +75,22 @@ impl Sites {
     }
 
     fn agent(&mut self, name: &str, site: usize, addr: &str) -> HostId {
+        let spec = HostSpec::at(addr);
+        self.agent_at(name, site, spec, &[&format!("{addr}/24")])
+    }
+
+    /// One that IPv6 reaches, too, through a firewall, and that has bridges of its own, as for containers.
+    fn agent_with_ipv6(&mut self, name: &str, site: usize, addr: &str) -> HostId {
+        let v6 = format!("2001:db8:{site}::10");
+        let spec = HostSpec::at(addr).and(&v6);
+        let mut subnets = vec![format!("{addr}/24"), "fe80::10/64".into()];
+        subnets.extend((17..22).map(|n| format!("172.{n}.0.1/16")));
+        subnets.push(format!("{v6}/64"));
+        let subnets: Vec<&str> = subnets.iter().map(String::as_str).collect();
+        self.agent_at(name, site, spec, &subnets)
+    }
+
+    fn agent_at(&mut self, name: &str, site: usize, spec: HostSpec, subnets: &[&str]) -> HostId {
         let config = AgentConfig {
             coordinator: Some("http://coordinator".into()),
             share: true,
@@ -85,9 +101,7 @@ impl Sites {
             ]),
             ..AgentConfig::default()
         };
-        let spec = HostSpec::at(addr)
-            .listen(Listener::Peers, 7680)
-            .site(self.sites[site]);
+        let spec = spec.listen(Listener::Peers, 7680).site(self.sites[site]);
         let agent = Agent::new(config, self.world.seed_for(name)).unwrap();
         let host = self.world.host(name, agent, spec);
         let facts = HostFacts {
@@ -95,7 +109,7 @@ impl Sites {
                 name: "eth0".into(),
                 link: LinkKind::Ethernet,
                 default_route: true,
-                subnets: vec![format!("{addr}/24").parse().unwrap()],
+                subnets: subnets.iter().map(|net| net.parse().unwrap()).collect(),
                 ..Interface::default()
             }],
             ..HostFacts::default()
@@ -192,6 +206,31 @@ fn who_is_shut_out_is_told_why_and_not_asked_again_and_again() {
         panic!("it cannot go on for ever");
     };
     assert!(failure.why.contains("let nothing through"), "{failure:?}");
+}
+
+#[test]
+fn ipv6_leads_past_nats_that_shut_each_other_out() {
+    let mut sites = Sites::new(3, &[NatSpec::SYMMETRIC; 2]);
+    let seed = sites.agent_with_ipv6("seed", 0, "192.168.1.10");
+    sites.share(seed);
+    sites.world.run_for(S * 5);
+    let downloader = sites.agent_with_ipv6("downloader", 1, "192.168.1.10");
+    let call = sites.get(downloader);
+    let took = sites.completes(call, S * 30);
+    assert!(took.is_some_and(|took| took < S * 2), "{took:?}");
+    assert_eq!(sites.heard(downloader, "no way to the peer"), 0);
+}
+
+#[test]
+fn who_has_no_ipv6_is_shut_out_whatever_the_other_has() {
+    let mut sites = Sites::new(4, &[NatSpec::SYMMETRIC; 2]);
+    let seed = sites.agent_with_ipv6("seed", 0, "192.168.1.10");
+    sites.share(seed);
+    sites.world.run_for(S * 5);
+    let downloader = sites.agent("downloader", 1, "192.168.1.10");
+    let call = sites.get(downloader);
+    assert_eq!(sites.completes(call, S * 60), None);
+    assert!(sites.heard(downloader, "let nothing through") >= 1);
 }
 
 #[test]

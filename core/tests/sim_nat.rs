@@ -360,6 +360,29 @@ fn a_datagram_that_crosses_another_finds_the_hole_that_one_has_made() {
 }
 
 #[test]
+fn ipv6_passes_a_nat_as_it_is_and_comes_in_as_an_answer() {
+    for nat in KINDS {
+        let mut world = World::new(1);
+        let home = site(&mut world, 0, nat);
+        let a = device("192.168.1.10").and("2001:db8:a::10").site(home);
+        let a = talker(&mut world, "a", a);
+        let x = device("198.51.100.7").and("2001:db8::7");
+        let x = talker(&mut world, "x", x);
+        let y = talker(&mut world, "y", device("2001:db8::8"));
+        let a_at = at("[2001:db8:a::10]:7680");
+        assert!(!is_heard(&mut world, x, a_at, a), "nobody has asked");
+        assert!(is_heard(&mut world, a, at("[2001:db8::7]:7680"), x));
+        assert_eq!(heard(&world, x), [a_at]);
+        assert!(is_heard(&mut world, x, a_at, a));
+        assert!(!is_heard(&mut world, y, a_at, a), "it was not asked");
+        assert!(is_heard(&mut world, a, at("198.51.100.7:7680"), x));
+        assert_eq!(heard(&world, x)[1].ip(), at("203.0.113.1:1").ip());
+        world.run_for(SECOND * 30);
+        assert!(!is_heard(&mut world, x, a_at, a), "it was long ago");
+    }
+}
+
+#[test]
 fn there_is_no_hairpin() {
     for nat in KINDS {
         let mut world = World::new(1);

@@ -4,7 +4,7 @@
 //! the calls (`announce`), the introductions (`rendezvous`). Tested in `core/tests/coordination.rs`, `nat.rs`.
 
 use super::dial::Place;
-use super::rules::own_addresses;
+use super::rules::told_addresses;
 use super::{ANNOUNCER, Agent};
 use crate::announce::messages::{Peer, Scope};
 use crate::announce::{Announcer, AnnouncerConfig, AnnouncerEvent, SwarmState};
@@ -109,7 +109,7 @@ impl Agent {
         let now = self.now.mono;
         let rendezvous = &mut self.datagrams.rendezvous;
         if let Some(port) = port {
-            let own = own_addresses(limits).into_iter();
+            let own = told_addresses(limits).into_iter();
             rendezvous.set_own(now, own.map(|ip| SocketAddr::new(ip, port)).collect());
         }
         let way = self.rendezvous.clone().filter(|_| port.is_some());

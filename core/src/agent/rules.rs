@@ -327,6 +327,24 @@ pub(super) fn own_addresses(limits: &Limits) -> Vec<IpAddr> {
     limits.local_networks.iter().map(|net| net.addr).collect()
 }
 
+/// ... and what somebody elsewhere can do something with, of both families by turns: only few can be told, and a machine
+/// may have many of one.
+pub(super) fn told_addresses(limits: &Limits) -> Vec<IpAddr> {
+    let own = own_addresses(limits).into_iter();
+    let is_usable = |ip: &IpAddr| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let mut counts = [0; 2];
+    let mut told: Vec<(u32, IpAddr)> = own
+        .filter(is_usable)
+        .map(|ip| {
+            let count = &mut counts[usize::from(ip.is_ipv6())];
+            *count += 1;
+            (*count, ip)
+        })
+        .collect();
+    told.sort_by_key(|(turn, _)| *turn);
+    told.into_iter().map(|(_, ip)| ip).collect()
+}
+
 /// What the measured line belongs to.
 fn networks(facts: &HostFacts) -> Vec<(&str, &[crate::host::Subnet])> {
     let routes = facts.interfaces.iter().filter(|i| i.default_route);

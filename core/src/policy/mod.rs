@@ -19,7 +19,7 @@ mod tests;
 
 pub use civil::month_number;
 pub use peers::Known;
-pub use port_map::{MapTarget, PortMapLimits, is_private_v4};
+pub use port_map::{MapTarget, PortMapLimits, is_global_v6, is_private_v4};
 pub use reason::{Code, Reason};
 pub use vpn::vpn;
 

@@ -124,7 +124,7 @@ pub const fn is_private_v4(addr: IpAddr) -> bool {
 }
 
 /// `2000::/3`
-const fn is_global_v6(addr: IpAddr) -> bool {
+pub const fn is_global_v6(addr: IpAddr) -> bool {
     const GLOBAL: u128 = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0).to_bits() >> 125;
     match addr {
         IpAddr::V4(_) => false,

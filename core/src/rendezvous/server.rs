@@ -12,6 +12,7 @@ use super::{ContentKey, DeviceId, NatKind};
 use crate::limits::{
     RENDEZVOUS_ANSWERS_MAX, RENDEZVOUS_CALLS_PER_S, RENDEZVOUS_DEVICES_MAX, RENDEZVOUS_PRESENCE,
 };
+use crate::policy::is_global_v6;
 use crate::rng::Rng;
 use crate::stats::SourceClass;
 use crate::time::{Deadline, Mono};
@@ -337,8 +338,15 @@ impl Device {
         self.calls <= RENDEZVOUS_CALLS_PER_S
     }
 
+    /// ... where IPv6 does not lead past both NATs.
     fn is_shut_out_by(&self, other: &Self) -> bool {
-        self.at.ip() != other.at.ip() && self.kind.shuts_out(other.kind)
+        let is_far = self.at.ip() != other.at.ip();
+        let leads_past = self.has_global_v6() && other.has_global_v6();
+        is_far && !leads_past && self.kind.shuts_out(other.kind)
+    }
+
+    fn has_global_v6(&self) -> bool {
+        self.own.iter().any(|place| is_global_v6(place.ip()))
     }
 
     /// Where somebody else may find it: its outside address; those in its own network for who is there, too; IPv6
@@ -348,7 +356,7 @@ impl Device {
         let own = self.own.iter().copied().filter(|place| match place.ip() {
             IpAddr::V4(v4) => is_near && (v4.is_private() || v4.is_link_local()),
             IpAddr::V6(v6) if v6.is_unique_local() => is_near,
-            IpAddr::V6(v6) => !v6.is_unicast_link_local() && !v6.is_loopback(),
+            v6 => is_global_v6(v6),
         });
         let mut places: Vec<SocketAddr> = core::iter::once(self.at).chain(own).collect();
         places.truncate(PLACES_MAX);
@@ -368,6 +376,7 @@ mod tests {
     struct Rig {
         server: Server,
         now: Mono,
+        own: Vec<SocketAddr>,
     }
 
     impl Rig {
@@ -377,7 +386,12 @@ mod tests {
 
         fn relaying(bytes_per_s: Option<u64>) -> Self {
             let server = Server::new(Rng::from_u64(1), bytes_per_s);
-            Self { server, now: NOW }
+            let own = alloc::vec!["192.168.1.2:7680".parse().unwrap()];
+            Self {
+                server,
+                now: NOW,
+                own,
+            }
         }
 
         fn ask(&mut self, from: &str, message: &Message, key: &Key) -> Vec<(usize, Message)> {
@@ -403,7 +417,7 @@ mod tests {
                 cookie,
                 wants_both: false,
                 kind,
-                own: alloc::vec!["192.168.1.2:7680".parse().unwrap()],
+                own: self.own.clone(),
             };
             let key = self.server.key(device);
             match self.ask(from, &hello, &key)[..] {
@@ -478,6 +492,23 @@ mod tests {
         assert_eq!(token, other);
         assert_eq!(places[..], [THERE.parse().unwrap()], "no private addresses");
         assert_eq!(theirs[..], [HERE.parse().unwrap()]);
+    }
+
+    #[test]
+    fn ipv6_addresses_are_told_if_they_are_the_same_everywhere() {
+        let mut rig = Rig::new();
+        let own = [
+            "192.168.1.2:1",
+            "[fe80::1]:1",
+            "[fd00::1]:1",
+            "[2001:db8::1]:1",
+        ];
+        rig.own = own.map(|at| at.parse().unwrap()).to_vec();
+        rig.register(A, HERE, NatKind::default());
+        rig.register(B, THERE, NatKind::default());
+        let told = [THERE, own[3]].map(|at| at.parse().unwrap());
+        let said = rig.call(HERE, 1);
+        assert!(matches!(&said[0].1, Message::Meet { places, .. } if places[..] == told));
     }
 
     #[test]

@@ -347,7 +347,7 @@ impl World {
     fn knock(&mut self, id: u32, there: u32, to: SocketAddr) {
         let Some(conn) = self.conn(id) else { return };
         let (from, port) = (conn.ends[0].host, conn.ends[0].addr.port());
-        let inside = SocketAddr::new(self.hosts[from as usize].addr, port);
+        let inside = SocketAddr::new(self.hosts[from as usize].addr_towards(to.ip()), port);
         let paths = [self.path(from, there), self.path(there, from)];
         let source = self.stream_source(inside, from, there);
         let Some(conn) = self.conn(id) else { return };

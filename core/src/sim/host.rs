@@ -29,6 +29,7 @@ pub(super) struct Host {
     pub(super) clock_spec: ClockSpec,
     pub(super) clock: Clock,
     pub(super) addr: IpAddr,
+    pub(super) other_addr: Option<IpAddr>,
     pub(super) listen: Vec<(Listener, u16)>,
     pub(super) drops_streams: bool,
     pub(super) up: u32,
@@ -82,13 +83,23 @@ impl Host {
         bound.map(|(_, port)| *port)
     }
 
-    pub(super) fn datagram_addr(&self, socket: SocketId) -> Option<SocketAddr> {
+    /// Its own address of the family of `to`.
+    pub(super) fn addr_towards(&self, to: IpAddr) -> IpAddr {
+        let other = self
+            .other_addr
+            .filter(|addr| addr.is_ipv4() == to.is_ipv4());
+        other.unwrap_or(self.addr)
+    }
+
+    pub(super) fn datagram_addr(&self, socket: SocketId, to: IpAddr) -> Option<SocketAddr> {
         let port = self.datagram_ports().nth(socket.0.into())?;
-        Some(SocketAddr::new(self.addr, port))
+        Some(SocketAddr::new(self.addr_towards(to), port))
     }
 
     pub(super) fn socket_at(&self, to: SocketAddr) -> Option<SocketId> {
-        let mut ports = self.datagram_ports().filter(|_| to.ip() == self.addr);
+        let mut ports = self
+            .datagram_ports()
+            .filter(|_| to.ip() == self.addr_towards(to.ip()));
         let place = ports.position(|port| port == to.port())?;
         u8::try_from(place).ok().map(SocketId)
     }

@@ -3,7 +3,7 @@
 //! Decides which outside port a datagram leaves with and which datagrams are let in, in the terms of RFC 4787.
 //! A datagram is translated when it passes the router, so two that cross on the way meet the holes that
 //! stand at that moment. Each remote keeps its own hole open, as in Linux's connection tracking: talking to one does not
-//! keep another's.
+//! keep another's. IPv6 goes past it as it is; there the router is a firewall that lets in what answers.
 //! Never does hairpinning, and never lets a stream in.
 //! Spec: RFC 4787 §4 (mapping), §5 (filtering), §4.3 REQ-5 (timeouts; here refreshed by outbound traffic alone).
 //! Tests: `core/tests/sim_nat.rs`.
@@ -86,6 +86,8 @@ pub(super) struct Nat {
     rng: Rng,
     by_inside: BTreeMap<Inside, u16>,
     by_port: BTreeMap<u16, Mapped>,
+    /// When each inside socket of IPv6 last sent to each remote.
+    passed_ns: BTreeMap<(SocketAddr, SocketAddr), u64>,
     next_stream_port: u16,
 }
 
@@ -108,12 +110,17 @@ impl Nat {
             rng,
             by_inside: BTreeMap::new(),
             by_port: BTreeMap::new(),
+            passed_ns: BTreeMap::new(),
             next_stream_port: FIRST_PORT,
         }
     }
 
     /// A datagram leaves: what it carries as its source; `None` if every port is taken.
     fn outward(&mut self, now_ns: u64, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        if from.is_ipv6() {
+            self.passed_ns.insert((from, to), now_ns);
+            return Some(from);
+        }
         let towards = (self.spec.mapping == Mapping::AddressAndPortDependent).then_some(to);
         let inside = (from, towards);
         let known = self.by_inside.get(&inside).copied();
@@ -126,9 +133,13 @@ impl Nat {
         Some(SocketAddr::new(self.outside, port))
     }
 
-    /// A datagram comes to this outside port: which inside socket it is for, if it is let in.
-    fn inward(&self, now_ns: u64, from: SocketAddr, port: u16) -> Option<SocketAddr> {
-        let mapped = self.by_port.get(&port)?;
+    /// A datagram comes to this outside address: which inside socket it is for, if it is let in.
+    fn inward(&self, now_ns: u64, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        if to.is_ipv6() {
+            let sent_ns = self.passed_ns.get(&(to, from))?;
+            return is_open(now_ns, *sent_ns, self.spec.udp_timeout).then_some(to);
+        }
+        let mapped = self.by_port.get(&to.port())?;
         let mut remotes = mapped.open(now_ns, self.spec.udp_timeout);
         let is_let_in = match self.spec.filtering {
             Filtering::EndpointIndependent => remotes.next().is_some(),
@@ -139,7 +150,10 @@ impl Nat {
     }
 
     /// The source of a stream that leaves. Nobody looks at a stream's source port, so they are given in turn.
-    fn stream_source(&mut self) -> SocketAddr {
+    fn stream_source(&mut self, inside: SocketAddr) -> SocketAddr {
+        if inside.is_ipv6() {
+            return inside;
+        }
         let port = self.next_stream_port;
         self.next_stream_port = port.checked_add(1).unwrap_or(FIRST_PORT);
         SocketAddr::new(self.outside, port)
@@ -214,6 +228,14 @@ impl World {
         assert!(before.is_none(), "two hosts have the address {addr}");
     }
 
+    /// A host's address of the other family: that of IPv6 is known outside, too.
+    pub(super) fn occupy_other(&mut self, site: Option<SiteId>, addr: IpAddr, host: u32) {
+        self.occupy(site, addr, Reach::Host(host));
+        if let Some(site) = self.realm(site).filter(|_| addr.is_ipv6()) {
+            self.occupy(None, addr, Reach::Nat(site));
+        }
+    }
+
     /// Who this host reaches by an address: first those behind the same NAT.
     pub(super) fn reach(&self, from: u32, addr: IpAddr) -> Option<Reach> {
         let realm = self.realm(self.hosts[from as usize].site);
@@ -244,7 +266,7 @@ impl World {
             return;
         }
         let nat = self.nats.get(&site);
-        let inside = nat.and_then(|n| n.inward(self.now_ns, flying.from, flying.to.port()));
+        let inside = nat.and_then(|n| n.inward(self.now_ns, flying.from, flying.to));
         let Some(inside) = inside else { return };
         let Some(&Reach::Host(host)) = self.by_addr.get(&(Some(site), inside.ip())) else {
             return;
@@ -264,6 +286,6 @@ impl World {
         let site = self.hosts[host as usize].site;
         let leaves = site.filter(|site| self.hosts[there as usize].site != Some(*site));
         let nat = leaves.and_then(|site| self.nats.get_mut(&site));
-        nat.map_or(from, Nat::stream_source)
+        nat.map_or(from, |nat| nat.stream_source(from))
     }
 }

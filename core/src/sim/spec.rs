@@ -214,6 +214,8 @@ impl Default for NetSpec {
 #[derive(Clone, Debug)]
 pub struct HostSpec {
     pub addr: IpAddr,
+    /// Its address of the other family, if it has one; that of IPv6 is valid everywhere.
+    pub other_addr: Option<IpAddr>,
     pub up: LinkSpec,
     pub down: LinkSpec,
     pub clock: ClockSpec,
@@ -236,6 +238,7 @@ impl HostSpec {
         let addr = addr.parse().expect("an IP address");
         Self {
             addr,
+            other_addr: None,
             up: LinkSpec::LAN,
             down: LinkSpec::LAN,
             clock: ClockSpec::default(),
@@ -245,6 +248,18 @@ impl HostSpec {
             listen: Vec::new(),
             drops_streams: false,
         }
+    }
+
+    /// Give it an address of the other family, too.
+    ///
+    /// # Panics
+    /// If `addr` is no IP address, or of the family of the first.
+    #[must_use]
+    pub fn and(mut self, addr: &str) -> Self {
+        let addr: IpAddr = addr.parse().expect("an IP address");
+        assert_ne!(addr.is_ipv4(), self.addr.is_ipv4(), "one of each family");
+        self.other_addr = Some(addr);
+        self
     }
 
     #[must_use]

@@ -425,7 +425,7 @@ impl World {
         ecn: Ecn,
     ) {
         let l = self.hosts[h].up;
-        let from = self.hosts[h].datagram_addr(socket);
+        let from = self.hosts[h].datagram_addr(socket, to.ip());
         let (Some(from), Some(towards)) = (from, self.reach(h as u32, to.ip())) else {
             return;
         };

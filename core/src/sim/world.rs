@@ -168,6 +168,9 @@ impl World {
             "two hosts are called {name}"
         );
         self.occupy(spec.site, spec.addr, Reach::Host(id));
+        if let Some(other) = spec.other_addr {
+            self.occupy_other(spec.site, other, id);
+        }
         let seed = self.seed_for(name);
         let mut rng = Rng::new(seed);
         let up = self.add_link(spec.up, rng.fork());
@@ -187,6 +190,7 @@ impl World {
             clock_spec: spec.clock,
             clock: Clock::new(self.now_ns, spec.clock),
             addr: spec.addr,
+            other_addr: spec.other_addr,
             listen: spec.listen,
             drops_streams: spec.drops_streams,
             up,
