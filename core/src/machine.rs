@@ -286,6 +286,8 @@ pub struct PathFacts {
     /// Round trip as the receiver sees it, by time stamps; 0 while or where it cannot be known.
     pub receive_rtt_us: u32,
     pub received_bytes: u64,
+    /// So many more the other end may have under way to us; `None` where the kernel does not tell.
+    pub receive_window_bytes: Option<u32>,
     /// Segments that came too early: others before them are lost, or late.
     pub out_of_order: u32,
     /// `receive_window_bytes` has an effect on this system.

@@ -88,17 +88,21 @@ fn rate_of(world: &mut World, host: HostId, span: Duration) -> u64 {
 /// A device at home that begins a download from somewhere else.
 fn home_download(seed: u64, net: NetSpec, foreground: bool) -> (World, SiteId, HostId, Call) {
     let (mut world, site) = world(seed, net);
+    let (device, get) = download(&mut world, site, foreground);
+    (world, site, device, get)
+}
+
+fn download(world: &mut World, site: SiteId, foreground: bool) -> (HostId, Call) {
     let content = world.content("image.bin", (256 * MIB) as usize);
-    origin(&mut world, "origin", "192.0.2.1", &content);
-    let device = agent(&mut world, "device", "10.0.0.1", Some(site));
+    origin(world, "origin", "192.0.2.1", &content);
+    let device = agent(world, "device", "10.0.0.1", Some(site));
     let request = GetRequest {
         urls: vec!["http://origin/image.bin".into()],
         output: FILE.into(),
         foreground,
         ..GetRequest::default()
     };
-    let get = world.command(device, Command::Get(request));
-    (world, site, device, get)
+    (device, world.command(device, Command::Get(request)))
 }
 
 /// Somebody else at home gets a film, as fast as it comes.
@@ -156,6 +160,28 @@ fn a_download_gives_way_without_time_stamps_and_without_a_window() {
             "time stamps {time_stamps}, window {can_bound_receiving}: alone {alone}, then {ours} beside {theirs} bytes a second"
         );
         assert!(alone >= RATE * alone_min / 100 && theirs >= RATE * theirs_min / 100);
+    }
+}
+
+/// It has never seen the line without a queue.
+#[test]
+fn a_download_that_comes_late_gives_way() {
+    for time_stamps in [true, false] {
+        let net = NetSpec {
+            time_stamps,
+            ..NetSpec::default()
+        };
+        let (mut world, site) = world(4, net);
+        let person = person(&mut world, site);
+        world.run_for(s(20));
+        let (device, _) = download(&mut world, site, false);
+        // The person's own traffic leaves the queue short once in a while, and so the path is known.
+        world.run_for(s(20));
+        let before = world.traffic(device).1.bytes;
+        let theirs = rate_of(&mut world, person, s(30));
+        let ours = (world.traffic(device).1.bytes - before) / 30;
+        println!("late, time stamps {time_stamps}: {ours} beside {theirs} bytes a second");
+        assert!(theirs >= RATE * 92 / 100, "{theirs}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a TCP stream fares on the network, and what it may take of it: `TCP_INFO` and a few socket options.
 //!
-//! The one place of the shells with `unsafe` code: no safe crate reads `TCP_INFO` as far as `tcpi_rcv_ooopack`, or sets
+//! The one place of the shells with `unsafe` code: no safe crate reads `TCP_INFO` as far as `tcpi_rcv_wnd`, or sets
 //! `TCP_WINDOW_CLAMP` and `SO_MAX_PACING_RATE` (see `DECISIONS.md`). Everything works without privileges.
 //!
 //! The receive window has its traps. It had no effect before Linux 5.15. Set while the window is shut it wedges the
@@ -23,8 +23,10 @@ pub const LOWER_EFFORT: u8 = 0x04;
 /// Larger than any window: no bound.
 const NO_CLAMP: u32 = i32::MAX as u32;
 
-/// `TCP_INFO` as of Linux 5.4, where `tcpi_rcv_ooopack` came; later kernels only append.
-const INFO_LEN: usize = 228;
+/// `TCP_INFO` as of Linux 6.2, where `tcpi_rcv_wnd` came; later kernels only append.
+const INFO_LEN: usize = 236;
+/// ... as of Linux 5.4, where `tcpi_rcv_ooopack` came.
+const INFO_LEN_LEAST: usize = 228;
 /// `TCPI_OPT_TIMESTAMPS`.
 const OPT_TIMESTAMPS: u8 = 1;
 /// `TCP_CA_Loss`: the retransmission timer has run out and what was lost is not yet repaired.
@@ -160,24 +162,27 @@ fn is_since_5_15(release: &str) -> bool {
     (next(), next()) >= (Some(5), Some(15))
 }
 
-/// The bytes of a `struct tcp_info` (include/uapi/linux/tcp.h).
-struct Info([u8; INFO_LEN]);
+/// The bytes of a `struct tcp_info` (include/uapi/linux/tcp.h), and how many of them the kernel knows.
+struct Info {
+    bytes: [u8; INFO_LEN],
+    len: usize,
+}
 
 impl Info {
     /// `None` if this is no TCP socket, or the kernel is older than 5.4.
     fn of(socket: &OwnedFd) -> Option<Self> {
         let mut bytes = [0; INFO_LEN];
         let len = get_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut bytes)?;
-        (len == INFO_LEN).then_some(Self(bytes))
+        (len >= INFO_LEN_LEAST).then_some(Self { bytes, len })
     }
 
     fn u32(&self, at: usize) -> u32 {
-        let bytes = self.0.get(at..at + 4).and_then(|b| b.try_into().ok());
+        let bytes = self.bytes.get(at..at + 4).and_then(|b| b.try_into().ok());
         bytes.map_or(0, u32::from_ne_bytes)
     }
 
     fn u64(&self, at: usize) -> u64 {
-        let bytes = self.0.get(at..at + 8).and_then(|b| b.try_into().ok());
+        let bytes = self.bytes.get(at..at + 8).and_then(|b| b.try_into().ok());
         bytes.map_or(0, u64::from_ne_bytes)
     }
 
@@ -193,7 +198,7 @@ impl Info {
     }
 
     fn facts(&self) -> PathFacts {
-        let has_time_stamps = self.0[5] & OPT_TIMESTAMPS != 0;
+        let has_time_stamps = self.bytes[5] & OPT_TIMESTAMPS != 0;
         PathFacts {
             segment_bytes: self.u32(16),
             rtt_us: self.u32(68),
@@ -205,10 +210,12 @@ impl Info {
             acked_bytes: self.u64(120),
             unacked_bytes: self.unacked_bytes(),
             resent: self.u32(100),
-            has_timed_out: self.0[1] == CA_LOSS,
+            has_timed_out: self.bytes[1] == CA_LOSS,
             is_held_back: false,
             receive_rtt_us: if has_time_stamps { self.u32(92) } else { 0 },
             received_bytes: self.u64(128),
+            // `tcpi_rcv_wnd`, as it was told with the last acknowledgement.
+            receive_window_bytes: (self.len >= INFO_LEN).then(|| self.u32(232)),
             out_of_order: self.u32(224),
             can_bound_receiving: can_bound_receiving(),
         }

@@ -127,6 +127,7 @@ impl Yielding {
         });
         change(watched);
         if !watched.receives {
+            watched.arrivals = Arrivals::default();
             self.downloads.remove(stream);
             fx.release(stream);
         }
@@ -342,7 +343,8 @@ fn received(
         rtt_us,
         one_way_us: None,
         is_window_limited: 2 * in_a_round_trip >= window_bytes,
-        may_be_late: false,
+        // A window of an odd number of segments may wait for the receiver's delayed acknowledgement.
+        may_be_late: facts.receive_rtt_us == 0,
     };
     group.on_ack(now, stream, ack);
 }
@@ -354,17 +356,23 @@ impl Watched {
             .is_some_and(|(_, facts)| facts.can_bound_receiving)
     }
 
-    /// What has come, and the round trip it was measured with: by time stamps; else by the arrival of a window.
+    /// What has come, and the round trip it was measured with: by time stamps; else by the arrival of what a window has
+    /// allowed. Where the kernel does not tell the window, what it has allowed at first would make the result too short.
     fn round_trip(
         &mut self,
         now: Mono,
         before: PathFacts,
         facts: PathFacts,
-        window_bytes: u64,
+        bound_bytes: u64,
     ) -> Option<(u64, u64)> {
         if facts.receive_rtt_us == 0 {
-            let (bytes, rtt_us) = self.arrivals.add(now, facts.received_bytes, window_bytes)?;
-            return Some((bytes, rtt_us.max(facts.least_rtt_us.into())));
+            let (window_bytes, least_us) = match facts.receive_window_bytes {
+                Some(told) => (told.into(), 0),
+                None => (bound_bytes, facts.least_rtt_us.into()),
+            };
+            let (arrived, segment) = (facts.received_bytes, facts.segment_bytes);
+            let (bytes, rtt_us) = self.arrivals.add(now, arrived, window_bytes, segment)?;
+            return Some((bytes, rtt_us.max(least_us)));
         }
         let bytes = facts.received_bytes.saturating_sub(before.received_bytes);
         (bytes > 0).then_some((bytes, facts.receive_rtt_us.into()))

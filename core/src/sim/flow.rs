@@ -503,6 +503,11 @@ impl Flow {
         self.advertised
     }
 
+    /// What the sender may still send, of the window it was told.
+    pub(super) fn window_left(&self) -> u64 {
+        self.advertised.saturating_sub(self.arrived)
+    }
+
     /// A bound moves the edge only to the right: what was allowed stays so (RFC 9840 §4.1.1).
     fn edge_now(&self) -> u64 {
         let edge = self.read + self.spec.receive_buffer;
@@ -515,7 +520,7 @@ impl Flow {
     /// Has reading opened the window so far that the sender must be told?
     pub(super) fn should_update(&self) -> bool {
         let opened = self.edge_now() - self.advertised;
-        let left = self.advertised.saturating_sub(self.arrived);
+        let left = self.window_left();
         if self.receive_window.is_some() {
             return opened > 0;
         }

@@ -104,6 +104,7 @@ fn facts(net: NetSpec, out: &Flow, back: &Flow) -> PathFacts {
             0
         },
         received_bytes: back.arrived_bytes(),
+        receive_window_bytes: u32::try_from(back.window_left()).ok(),
         out_of_order: back.out_of_order(),
         can_bound_receiving: net.can_bound_receiving,
     }
