@@ -192,7 +192,7 @@ BACKGROUNDS = {
     "our upload to a peer": (our_upload, "up"),
     "our uTP upload": (our_utp_upload, "up"),
     "our download from nginx": (our_download, "down"),
-    "... without TCP time stamps": (our_download_without_time_stamps, "down"),
+    "our download, no time stamps": (our_download_without_time_stamps, "down"),
     "libtorrent's uTP": (their_utp, "up"),
     "a plain CUBIC flow": (plain, "up"),
 }
