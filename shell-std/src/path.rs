@@ -73,16 +73,20 @@ impl Shaping {
         self.shape.report_every
     }
 
-    /// How many bytes may be written now; `None`: as many as the socket takes. Less than a segment is nothing, unless
-    /// that is all there is to write.
+    /// How many bytes may be written now; `None`: as many as the socket takes. Whole segments only, unless that is all
+    /// there is to write: a part of one would wait for the receiver's delayed acknowledgement.
     pub fn room(&mut self, socket: &OwnedFd, wanted: usize) -> Option<usize> {
         let window = self.shape.send_window_bytes?;
         let info = Info::of(socket)?;
         let room = window.saturating_sub(info.unacked_bytes());
         let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let least = (info.u32(16) as usize).min(wanted);
         self.is_held_back |= room < wanted;
-        Some(if room < least { 0 } else { room })
+        let segment = (info.u32(16) as usize).max(1);
+        Some(if room < wanted {
+            room - room % segment
+        } else {
+            room
+        })
     }
 
     /// Look at the path; `is_drained`: all that has come was read, and more may be.
@@ -318,6 +322,24 @@ mod tests {
         assert_eq!(clamp(), NO_CLAMP, "what is not said does not hold");
         assert_eq!(sockopt::ip_tos(&here).unwrap(), 0);
         assert!(shaping.look(&here, stream, true).is_quiet);
+    }
+
+    #[test]
+    fn a_window_is_filled_with_whole_segments() {
+        let (here, _there) = pair();
+        let segment = Info::of(&here).unwrap().u32(16) as usize;
+        let mut shaping = Shaping::default();
+        shaping.shape.send_window_bytes = Some(2 * segment as u64);
+        assert_eq!(
+            shaping.room(&here, 100),
+            Some(2 * segment),
+            "the last bytes"
+        );
+        assert_eq!(shaping.room(&here, 5 * segment), Some(2 * segment));
+        shaping.shape.send_window_bytes = Some(2 * segment as u64 - 1);
+        assert_eq!(shaping.room(&here, 5 * segment), Some(segment));
+        shaping.shape.send_window_bytes = Some(segment as u64 - 1);
+        assert_eq!(shaping.room(&here, 5 * segment), Some(0));
     }
 
     #[test]

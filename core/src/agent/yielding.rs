@@ -211,7 +211,7 @@ impl Yielding {
         if watched.sends {
             let controller = self.uploads.controller(stream);
             shape.send_window_bytes = Some(match controller {
-                Some(_) => self.uploads.window_bytes(stream),
+                Some(_) => even(self.uploads.window_bytes(stream), watched.segment_bytes()),
                 None => FIRST_SEND_WINDOW_BYTES,
             });
             shape.pacing_bytes_per_s = controller.and_then(|c| c.pacing_bytes_per_s());
@@ -227,8 +227,7 @@ impl Yielding {
             let every = Duration::from_micros(base_us.unwrap_or(0) / 8);
             shape.report_every = Some(every.clamp(REPORT_EVERY_MIN, REPORT_EVERY_MAX));
         }
-        let segment = watched.heard.map_or(1, |(_, facts)| facts.segment_bytes);
-        if is_news(&watched.shape, &shape, segment.into()) {
+        if is_news(&watched.shape, &shape, watched.segment_bytes()) {
             watched.shape = shape;
             fx.shape(stream, shape);
         }
@@ -253,6 +252,16 @@ fn is_news(told: &Shape, shape: &Shape, segment_bytes: u64) -> bool {
         || told.pacing_bytes_per_s.is_some() != shape.pacing_bytes_per_s.is_some()
         || differs(told.send_window_bytes, shape.send_window_bytes)
         || differs(told.receive_window_bytes, shape.receive_window_bytes)
+}
+
+/// Receivers acknowledge every second segment at once. Of three, one would always wait for the next two, and each round
+/// trip look twice as long: the flow would take it for a queue, and shrink.
+const fn even(window_bytes: u64, segment_bytes: u64) -> u64 {
+    if window_bytes > 2 * segment_bytes && window_bytes < 4 * segment_bytes {
+        2 * segment_bytes
+    } else {
+        window_bytes
+    }
 }
 
 /// What a report says of the sending side.
@@ -350,6 +359,11 @@ fn received(
 }
 
 impl Watched {
+    fn segment_bytes(&self) -> u64 {
+        self.heard
+            .map_or(1, |(_, facts)| facts.segment_bytes.into())
+    }
+
     /// The window that the sender sees is ours to bound.
     fn is_bounded(&self) -> bool {
         self.heard
@@ -408,6 +422,13 @@ impl Received {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_third_segment_waits_alone() {
+        let windows = [0, 2000, 2500, 3000, 3999, 4000, 5500];
+        let told = windows.map(|window| even(window, 1000));
+        assert_eq!(told, [0, 2000, 2000, 2000, 2000, 4000, 5500]);
+    }
 
     #[test]
     fn what_the_kernel_has_smoothed_is_taken_apart_again() {
