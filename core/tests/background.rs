@@ -185,12 +185,11 @@ fn a_download_that_comes_late_gives_way() {
     }
 }
 
-#[test]
-fn an_upload_to_a_peer_gives_way() {
-    let (mut world, site) = world(2, NetSpec::default());
-    let content = world.content("image.bin", (256 * MIB) as usize);
+/// A device at home that sends a file to a peer somewhere else.
+fn upload(world: &mut World, site: SiteId, name: &str, addr: &str, to: &str) -> HostId {
+    let content = world.content(name, (256 * MIB) as usize);
     let meta = metainfo("image.bin", &content, &[]);
-    let seed = agent(&mut world, "seed", "10.0.0.1", Some(site));
+    let seed = agent(world, name, addr, Some(site));
     world.disk(seed).put(FILE, content.clone());
     let share = ShareRequest {
         metainfo: meta.encode().into(),
@@ -198,16 +197,55 @@ fn an_upload_to_a_peer_gives_way() {
     };
     world.command(seed, Command::Share(share));
     world.run_for(s(5));
-    let leech = agent(&mut world, "leech", "192.0.2.1", None);
+    let leech = agent(world, &format!("leech of {name}"), to, None);
     let request = GetRequest {
         metainfo: Some(meta.encode().into()),
         output: FILE.into(),
-        peers: vec!["10.0.0.1:7680".parse().unwrap()],
+        peers: vec![format!("{addr}:7680").parse().unwrap()],
         require_peers: true,
         foreground: true,
         ..GetRequest::default()
     };
     world.command(leech, Command::Get(request));
+    leech
+}
+
+/// Two devices of one home, whose peers' kernels wait for a second segment before they acknowledge one: neither takes
+/// that for a queue.
+#[test]
+fn delayed_acknowledgements_keep_no_upload_at_its_floor() {
+    for seed in 0..4 {
+        let net = NetSpec {
+            delayed_acks: true,
+            ..NetSpec::default()
+        };
+        let (mut world, site) = world(seed, net);
+        let one = upload(&mut world, site, "one", "10.0.0.1", "192.0.2.1");
+        world.run_for(s(15));
+        let alone = rate_of(&mut world, one, s(10));
+        let other = upload(&mut world, site, "other", "10.0.0.2", "192.0.2.2");
+        world.run_for(s(10));
+        let mut least = RATE;
+        let (mut ours, mut theirs) = (0, 0);
+        for _ in 0..20 {
+            let before = world.traffic(one).1.bytes;
+            let rate = rate_of(&mut world, other, s(5));
+            let rest = (world.traffic(one).1.bytes - before) / 5;
+            least = least.min(rate).min(rest);
+            (ours, theirs) = (ours + rate / 20, theirs + rest / 20);
+        }
+        println!(
+            "{seed}: alone {alone}, then {ours} and {theirs}, the least {least} bytes a second"
+        );
+        assert!(alone >= RATE * 90 / 100 && ours + theirs >= RATE * 90 / 100);
+        assert!(least >= RATE * 10 / 100, "it stood at its floor: {least}");
+    }
+}
+
+#[test]
+fn an_upload_to_a_peer_gives_way() {
+    let (mut world, site) = world(2, NetSpec::default());
+    let leech = upload(&mut world, site, "seed", "10.0.0.1", "192.0.2.1");
     world.run_for(s(10));
     let alone = rate_of(&mut world, leech, s(20));
     assert!(alone >= RATE * 90 / 100, "it fills the line: {alone}");

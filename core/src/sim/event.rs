@@ -42,6 +42,13 @@ pub(super) enum What {
         dir: u8,
         number: u32,
         edge: u64,
+        /// Of the transmissions that one packet acknowledges, kernels measure the first.
+        is_first: bool,
+    },
+    /// To the receiver of `dir`.
+    DelayedAck {
+        conn: u32,
+        dir: u8,
     },
     Rto {
         conn: u32,

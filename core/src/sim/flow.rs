@@ -7,6 +7,7 @@
 //! three acknowledged later ones is lost (as in QUIC, RFC 9002 §6.1.1).
 //! Invariants: `read ≤ arrived`, `next ≤ taken ≤ written`; bytes are kept once, from `read` to `written`.
 
+use super::shaping::SEGMENT_BYTES_MAX;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::vec::Vec;
@@ -88,6 +89,11 @@ pub(super) struct Flow {
     early: Vec<(u64, u64)>,
     fin_at: Option<u64>,
     advertised: u64,
+    /// Transmissions that have come and are not acknowledged yet, since when, and what had arrived before.
+    waiting: Vec<u32>,
+    waits_since_ns: Option<u64>,
+    told: u64,
+    is_delayed_ack_due: bool,
 
     /// In its uplink's round.
     pub(super) in_round: bool,
@@ -140,6 +146,10 @@ impl Flow {
             early: Vec::new(),
             fin_at: None,
             advertised: spec.receive_buffer,
+            waiting: Vec::new(),
+            waits_since_ns: None,
+            told: 0,
+            is_delayed_ack_due: false,
             in_round: false,
             rto_armed: false,
             read_queued: false,
@@ -170,8 +180,7 @@ impl Flow {
 
     /// Move bytes into the send buffer; how many bytes of whole sends are thereby answered.
     pub(super) fn take(&mut self) -> u32 {
-        let room = self.buffer_room();
-        self.taken = self.written.min(self.taken.max(self.acked + room));
+        self.taken = self.written.min(self.reach());
         self.was_held_back |= self.is_held();
         let before = self.answered;
         while let Some(end) = self.sends.front().filter(|end| **end <= self.taken) {
@@ -191,12 +200,21 @@ impl Flow {
         room.min(self.send_window.unwrap_or(u64::MAX))
     }
 
+    /// How far the send buffer reaches now. Up to a send window shells write whole segments, or all there is.
+    fn reach(&self) -> u64 {
+        let room = self.buffer_room();
+        let reach = self.taken.max(self.acked + room);
+        if Some(room) == self.send_window && reach < self.written {
+            let segment = self.spec.segment.min(SEGMENT_BYTES_MAX);
+            return reach - (reach - self.taken) % segment;
+        }
+        reach
+    }
+
     /// Would [`Flow::take`] answer a send?
     pub(super) fn can_answer(&self) -> bool {
-        let room = self.buffer_room();
-        self.sends
-            .front()
-            .is_some_and(|end| *end <= self.taken.max(self.acked + room))
+        let reach = self.reach();
+        self.sends.front().is_some_and(|end| *end <= reach)
     }
 
     pub(super) fn is_all_taken(&self) -> bool {
@@ -331,7 +349,8 @@ impl Flow {
         };
     }
 
-    pub(super) fn on_ack(&mut self, number: u32, edge: u64, now_ns: u64, own_ns: u64) {
+    /// `own_ns`: of one that is a sample of the round trip (see [`Flow::sample_path`]).
+    pub(super) fn on_ack(&mut self, number: u32, edge: u64, now_ns: u64, own_ns: Option<u64>) {
         self.edge = self.edge.max(edge);
         let index = number.wrapping_sub(self.first_flight) as usize;
         let full = 2 * self.in_flight >= self.window;
@@ -345,8 +364,10 @@ impl Flow {
         }
         self.in_flight -= len;
         self.acked += len;
-        self.sample(now_ns.saturating_sub(at_ns));
-        self.sample_path(now_ns.saturating_sub(at_ns), own_ns);
+        if let Some(own_ns) = own_ns {
+            self.sample(now_ns.saturating_sub(at_ns));
+            self.sample_path(now_ns.saturating_sub(at_ns), own_ns);
+        }
         self.backoff = 0;
         self.rto_from_ns = now_ns;
         self.progress_ns = now_ns;
@@ -450,6 +471,7 @@ impl Flow {
 
     pub(super) fn on_segment(&mut self, segment: Segment) {
         let end = segment.start + u64::from(segment.len);
+        self.waiting.push(segment.number);
         if segment.fin {
             self.fin_at = Some(end);
         }
@@ -467,6 +489,31 @@ impl Flow {
             self.arrived = self.arrived.max(end);
             self.early.remove(0);
         }
+    }
+
+    /// More than one segment has come, or something out of order, or the end.
+    pub(super) fn must_acknowledge(&self) -> bool {
+        let came = self.arrived - self.told;
+        came > self.spec.segment || came == 0 || !self.early.is_empty() || self.fin_at.is_some()
+    }
+
+    /// ... else it waits, since now; is it to be told when that has been long enough?
+    pub(super) fn begin_to_wait(&mut self, now_ns: u64) -> bool {
+        self.waits_since_ns.get_or_insert(now_ns);
+        !core::mem::replace(&mut self.is_delayed_ack_due, true)
+    }
+
+    /// The acknowledgement that waits leaves at the latest then; if that is later than now, it is to be told again.
+    pub(super) fn waits_until(&mut self, now_ns: u64, longest_ns: u64) -> Option<u64> {
+        let until_ns = self.waits_since_ns.map(|since_ns| since_ns + longest_ns);
+        self.is_delayed_ack_due = until_ns.is_some_and(|until_ns| until_ns > now_ns);
+        until_ns
+    }
+
+    /// All that has come is acknowledged now: in the order in which it came.
+    pub(super) fn acknowledge(&mut self) -> Vec<u32> {
+        (self.waits_since_ns, self.told) = (None, self.arrived);
+        core::mem::take(&mut self.waiting)
     }
 
     /// Bytes that can be read.
@@ -628,7 +675,7 @@ mod tests {
                 }
                 if rng.below(10) > 0 {
                     let edge = flow.advertise();
-                    flow.on_ack(segment.number, edge, now, 0);
+                    flow.on_ack(segment.number, edge, now, Some(0));
                 }
             }
             assert!(got == sent, "seed {seed}");
@@ -646,7 +693,7 @@ mod tests {
         while let Some(segment) = flow.next_segment(1) {
             flow.on_segment(segment);
             let edge = flow.advertise();
-            flow.on_ack(segment.number, edge, 2, 0);
+            flow.on_ack(segment.number, edge, 2, Some(0));
         }
         assert_eq!(flow.readable(), 2500);
         assert_eq!(flow.read(2500).map(|b| b.len()), Some(2500));
@@ -657,7 +704,7 @@ mod tests {
         assert_eq!(probe.len, 0);
         flow.on_segment(probe);
         let edge = flow.advertise();
-        flow.on_ack(probe.number, edge, at + 1, 0);
+        flow.on_ack(probe.number, edge, at + 1, Some(0));
         assert_eq!(flow.next_segment(at + 1).map(|s| s.len), Some(1000));
     }
 

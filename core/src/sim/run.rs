@@ -102,7 +102,9 @@ impl World {
                 dir,
                 number,
                 edge,
-            } => self.on_ack(conn, dir, number, edge),
+                is_first,
+            } => self.on_ack(conn, dir, number, edge, is_first),
+            What::DelayedAck { conn, dir } => self.on_delayed_ack(conn, dir),
             What::Rto { conn, dir } => self.on_rto(conn, dir),
             What::Report { conn, side } => self.on_report(conn, side),
             What::Control {

@@ -186,6 +186,8 @@ pub struct NetSpec {
     /// Of datagrams not yet on the wire; beyond it the socket is not writable.
     pub datagram_buffer: u64,
     pub reads: Reads,
+    /// Receivers wait for a second segment, or a while, before they acknowledge (RFC 5681 §4.2), as kernels do.
+    pub delayed_acks: bool,
     /// TCP time stamps: with them a receiver knows round trips.
     pub time_stamps: bool,
     /// [`crate::machine::Shape::receive_window_bytes`] has an effect.
@@ -204,6 +206,7 @@ impl Default for NetSpec {
             datagram_max: 1472,
             datagram_buffer: 64 * 1024,
             reads: Reads::AsSent,
+            delayed_acks: false,
             time_stamps: true,
             can_bound_receiving: true,
         }

@@ -17,6 +17,9 @@ use bytes::{Bytes, BytesMut};
 use core::net::SocketAddr;
 use std::boxed::Box;
 
+/// Linux: at least so long.
+const DELAYED_ACK_NS: u64 = 40_000_000;
+
 impl World {
     // --- paths
 
@@ -215,7 +218,7 @@ impl World {
             self.reset_peer(id, side);
             return;
         }
-        let back_ns = self.delay_ns(id, side);
+        let (now_ns, delays_acks) = (self.now_ns, self.net.delayed_acks);
         let Some(conn) = self.conn(id) else { return };
         let flow = &mut conn.flows[usize::from(dir)];
         flow.on_segment(segment);
@@ -223,19 +226,53 @@ impl World {
             // The kernel lingers: it takes what still comes and throws it away.
             while flow.read(u64::MAX).is_some() {}
         }
-        let edge = flow.advertise();
-        let ack = What::Ack {
-            conn: id,
-            dir,
-            number: segment.number,
-            edge,
-        };
-        self.schedule(receiver, self.now_ns + back_ns, ack);
+        if !delays_acks || flow.must_acknowledge() {
+            self.acknowledge(id, dir);
+        } else if flow.begin_to_wait(now_ns) {
+            self.schedule(
+                receiver,
+                now_ns + DELAYED_ACK_NS,
+                What::DelayedAck { conn: id, dir },
+            );
+        }
         self.note_path(id, side);
         self.read_soon(id, side);
     }
 
-    pub(super) fn on_ack(&mut self, id: u32, dir: u8, number: u32, edge: u64) {
+    /// One packet, for all that has come since the last.
+    fn acknowledge(&mut self, id: u32, dir: u8) {
+        let back_ns = self.delay_ns(id, 1 - dir);
+        let Some(conn) = self.conn(id) else { return };
+        let receiver = conn.ends[usize::from(1 - dir)].host;
+        let flow = &mut conn.flows[usize::from(dir)];
+        let (edge, numbers) = (flow.advertise(), flow.acknowledge());
+        for (n, number) in numbers.into_iter().enumerate() {
+            let ack = What::Ack {
+                conn: id,
+                dir,
+                number,
+                edge,
+                is_first: n == 0,
+            };
+            self.schedule(receiver, self.now_ns + back_ns, ack);
+        }
+    }
+
+    pub(super) fn on_delayed_ack(&mut self, id: u32, dir: u8) {
+        let now_ns = self.now_ns;
+        let Some(conn) = self.conn(id) else { return };
+        let receiver = conn.ends[usize::from(1 - dir)].host;
+        let flow = &mut conn.flows[usize::from(dir)];
+        match flow.waits_until(now_ns, DELAYED_ACK_NS) {
+            Some(at_ns) if at_ns > now_ns => {
+                self.schedule(receiver, at_ns, What::DelayedAck { conn: id, dir });
+            }
+            Some(_) => self.acknowledge(id, dir),
+            None => {}
+        }
+    }
+
+    pub(super) fn on_ack(&mut self, id: u32, dir: u8, number: u32, edge: u64, is_first: bool) {
         let now_ns = self.now_ns;
         let Some(conn) = self.conn(id) else { return };
         let (sender, receiver) = (
@@ -252,7 +289,7 @@ impl World {
         let own_ns = self.own_ns(id, dir, number);
         let Some(conn) = self.conn(id) else { return };
         let flow = &mut conn.flows[usize::from(dir)];
-        flow.on_ack(number, edge, now_ns, own_ns);
+        flow.on_ack(number, edge, now_ns, is_first.then_some(own_ns));
         if flow.can_answer() || !flow.is_all_taken() {
             self.sent_soon(id, dir);
         }
@@ -374,6 +411,7 @@ impl World {
                 dir,
                 number: Flow::WINDOW_ONLY,
                 edge: flow.advertise(),
+                is_first: false,
             };
             self.schedule(receiver, self.now_ns + back_ns, ack);
         }
