@@ -194,9 +194,11 @@ impl Client {
         (self.outside, self.kind)
     }
 
-    /// Meet this peer for a content.
+    /// Meet this peer for a content. One that is under way is the same.
     pub fn introduce(&mut self, now: Mono, peer: DeviceId, content: ContentKey) {
-        if self.calls.contains_key(&peer) {
+        let mut meetings = self.meetings.values();
+        let is_met = meetings.any(|it| it.peer == peer && it.has_called && it.probe_at.is_some());
+        if is_met || self.calls.contains_key(&peer) {
             return;
         }
         if self.way.is_none() || self.calls.len() >= RENDEZVOUS_MEETINGS_MAX {
@@ -331,10 +333,15 @@ impl Client {
         has_called: bool,
         mut places: Vec<SocketAddr>,
     ) {
-        let is_wanted = !has_called || self.calls.remove(&peer).is_some();
-        let is_full = self.meetings.len() >= RENDEZVOUS_MEETINGS_MAX;
-        if !is_wanted || is_full || self.meetings.contains_key(&token) {
+        let is_wanted = !has_called || self.calls.contains_key(&peer);
+        // Asked for once more, a meeting begins anew.
+        let is_known = self.meetings.contains_key(&token);
+        let is_full = !is_known && self.meetings.len() >= RENDEZVOUS_MEETINGS_MAX;
+        if !is_wanted || is_full || (is_known && !has_called) {
             return;
+        }
+        if has_called {
+            self.calls.remove(&peer);
         }
         places.retain(|place| !is_unfit(place.ip()));
         let is_relayed = |place: &SocketAddr| Channel::at(place.ip()).is_some();
