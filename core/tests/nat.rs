@@ -208,12 +208,17 @@ fn who_is_shut_out_is_told_why_and_not_asked_again_and_again() {
     assert!(failure.why.contains("let nothing through"), "{failure:?}");
 }
 
-#[test]
-fn ipv6_leads_past_nats_that_shut_each_other_out() {
-    let mut sites = Sites::new(3, &[NatSpec::SYMMETRIC; 2]);
+fn symmetric_with_an_ipv6_seed(world_seed: u64) -> Sites {
+    let mut sites = Sites::new(world_seed, &[NatSpec::SYMMETRIC; 2]);
     let seed = sites.agent_with_ipv6("seed", 0, "192.168.1.10");
     sites.share(seed);
     sites.world.run_for(S * 5);
+    sites
+}
+
+#[test]
+fn ipv6_leads_past_nats_that_shut_each_other_out() {
+    let mut sites = symmetric_with_an_ipv6_seed(3);
     let downloader = sites.agent_with_ipv6("downloader", 1, "192.168.1.10");
     let call = sites.get(downloader);
     let took = sites.completes(call, S * 30);
@@ -223,10 +228,7 @@ fn ipv6_leads_past_nats_that_shut_each_other_out() {
 
 #[test]
 fn who_has_no_ipv6_is_shut_out_whatever_the_other_has() {
-    let mut sites = Sites::new(4, &[NatSpec::SYMMETRIC; 2]);
-    let seed = sites.agent_with_ipv6("seed", 0, "192.168.1.10");
-    sites.share(seed);
-    sites.world.run_for(S * 5);
+    let mut sites = symmetric_with_an_ipv6_seed(4);
     let downloader = sites.agent("downloader", 1, "192.168.1.10");
     let call = sites.get(downloader);
     assert_eq!(sites.completes(call, S * 60), None);
