@@ -360,6 +360,7 @@ impl Capacity {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Slowdown;
     use super::*;
 
     const SEGMENT: u32 = 1000;
@@ -468,6 +469,42 @@ mod tests {
         group.on_ack(now, 1, ack(30_000, 100));
         group.on_ack(now, 0, ack(100_000, 100));
         assert_eq!(base(&group, 0), Some(30_000), "shorter, at once");
+    }
+
+    #[test]
+    fn who_joins_a_startled_slowdown_is_startled_too() {
+        let mut joined = 0;
+        // Somebody's queue comes at each point of the time between two slowdowns.
+        for come_ms in (3_000..4_000).step_by(50) {
+            let mut group = Group::default();
+            (0..2).for_each(|key| group.add(Mono::ZERO, key, remote(), SEGMENT));
+            let slowdown =
+                |group: &Group<u32>, key| group.controller(key).and_then(Controller::slowdown);
+            for n in 0_u64.. {
+                let now = Mono::from_us(n * 5_000);
+                let has_come = n * 5 >= come_ms;
+                if n == 20 {
+                    (0..2).for_each(|key| group.on_loss(now, key));
+                }
+                let is_startled = (0..2).any(|key| {
+                    let rtt_us = if has_come && key == 0 { 90_000 } else { 20_000 };
+                    let was_slow = slowdown(&group, 0).is_some();
+                    group.on_ack(now, key, ack(rtt_us, group.window_bytes(key) / 4));
+                    !was_slow && slowdown(&group, 0) == Some(Slowdown::Startled)
+                });
+                if is_startled {
+                    let other = slowdown(&group, 1);
+                    assert_ne!(other, Some(Slowdown::Due), "at {come_ms} ms");
+                    joined += u32::from(other.is_some());
+                    break;
+                }
+                assert!(
+                    n * 5 < come_ms + 500,
+                    "at {come_ms} ms nothing has startled it"
+                );
+            }
+        }
+        assert!(joined > 3, "{joined}");
     }
 
     #[test]

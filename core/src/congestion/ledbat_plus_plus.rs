@@ -6,9 +6,11 @@
 //! - the **target** is three quarters of the base round trip within 1 and 8 ms (60 ms there): behind a buffer of
 //!   100 ms the draft's leaves a foreground flow 62 % of the line, this one 98 %. Jitter raises it, to 60 ms at most: what
 //!   slowdowns see of it;
-//! - on a slow and short line the target is no shorter than [`TARGET_SEGMENTS`] packets take there: our own floor is no
-//!   queue to yield to;
+//! - on a slow and short line, whose round trip has room for [`SHORT_SEGMENTS`] packets at most, the target is no shorter than
+//!   [`TARGET_SEGMENTS`] take there: our own floor is no queue to yield to;
 //! - the **base** does not age. It is given up on evidence only ([`EXPIRY`]), and may come from another flow;
+//! - the window also shrinks **below the target**, less the emptier the queue is ([`DECREASE_DIVISOR`]): with a sharp edge, bases that
+//!   differ by a packet's time leave one flow twice the share of another;
 //! - a queue that is long beyond doubt begins a slowdown at once ([`STARTLING_TARGETS`]);
 //! - a slowdown that would tell nothing new is left out, if the path was seen empty since the last one;
 //! - after a timeout the slow start goes to ten segments at least.
@@ -22,6 +24,10 @@ const TARGET_MIN_US: u64 = 1_000;
 const TARGET_MAX_US: u64 = 8_000;
 /// Two segments are the floor.
 const TARGET_SEGMENTS: u64 = 3;
+/// A round trip that has room for more is no short line: ...
+const SHORT_SEGMENTS: u64 = 6;
+/// ... there packets raise the target so far and no further.
+const TARGET_FOR_PACKETS_MAX_US: u64 = 12_000;
 /// A rate is measured over so long.
 const RATE_SPAN: Duration = Duration::from_millis(200);
 /// The draft's own target: as far as ours can be raised.
@@ -31,6 +37,8 @@ const TARGET_RAISED_MAX_US: u64 = 60_000;
 const GAIN_DIVISOR_MAX: u64 = 4;
 /// ... and no slow start slower than this part.
 const RAMP_DIVISOR_MAX: u64 = 2;
+/// At the target a window loses one over this in a round trip.
+const DECREASE_DIVISOR: i128 = 20;
 /// A slowdown lasts so many round trips, and no shorter one counts: else slowdowns would follow each other closely.
 const SLOWDOWN_ROUND_TRIPS: u64 = 2;
 /// Time between slowdowns, in their own length. The draft has 9; 19 costs half as much and is as fair.
@@ -227,13 +235,24 @@ impl LedbatPlusPlus {
 
     /// The queue this flow lets stand.
     fn target_us(&self) -> u64 {
-        let for_packets = match self.fastest.bytes_per_s {
-            0 => 0,
-            rate => TARGET_SEGMENTS * self.window.segment_bytes * 1_000_000 / rate,
+        let raised = self.jitter.range_us().max(self.target_for_packets_us());
+        self.plain_target_us().max(raised.min(TARGET_RAISED_MAX_US))
+    }
+
+    /// ... by what packets take. The best rate that the flow has had stands for the line's: one that came late has had little, and
+    /// must not take a path that somebody's queue makes long for a slow line.
+    fn target_for_packets_us(&self) -> u64 {
+        let packets_us = |count: u64| {
+            let bytes = count * self.window.segment_bytes;
+            (bytes * 1_000_000).checked_div(self.fastest.bytes_per_s)
         };
-        let for_jitter = self.jitter.range_us();
-        let raised = for_jitter.max(for_packets).min(TARGET_RAISED_MAX_US);
-        self.plain_target_us().max(raised)
+        let target_us = packets_us(TARGET_SEGMENTS).unwrap_or(0);
+        let is_short = packets_us(SHORT_SEGMENTS) >= self.base_us;
+        if is_short {
+            target_us
+        } else {
+            target_us.min(TARGET_FOR_PACKETS_MAX_US)
+        }
     }
 
     fn is_startling(&self) -> bool {
@@ -348,22 +367,27 @@ impl LedbatPlusPlus {
 
     // --- avoidance
 
+    /// In a round trip the window grows by a segment and shrinks by a part of itself that goes with the cube of the queue, both
+    /// over the gain's divisor; above the target it shrinks steeply. (Were there nothing below it, a flow whose base is longer
+    /// by a packet's time would have far more of the line.)
     fn avoid(&mut self, ack: Ack) {
-        let (queue, target) = (self.queue_us(), self.target_us());
+        let (queue, target) = (i128::from(self.queue_us()), i128::from(self.target_us()));
         let window = i128::from(self.window.bytes());
         let scaled = window * i128::from(Window::SCALE);
-        let gain = i128::from(self.window.segment_bytes * Window::SCALE / self.gain_divisor());
-        let bytes = i128::from(ack.bytes);
-        if queue <= target {
-            if ack.is_window_limited {
-                self.window.change(gain * bytes.min(4 * window) / window);
-            }
-            return;
-        }
-        let above = scaled * i128::from(queue - target) / i128::from(target);
-        let per_round_trip = (gain - above).max(-scaled / 2);
-        self.window
-            .change(per_round_trip * bytes.min(window) / window);
+        let segment = match ack.is_window_limited {
+            true => i128::from(self.window.segment_bytes * Window::SCALE),
+            false => 0,
+        };
+        let below = scaled * queue.min(target).pow(3) / (target.pow(3) * DECREASE_DIVISOR);
+        let above = scaled * (queue - target).max(0) / target;
+        let change = (segment - below) / i128::from(self.gain_divisor()) - above;
+        let per_round_trip = change.max(-scaled / 2);
+        let bytes_max = match per_round_trip > 0 {
+            true => 4 * window,
+            false => window,
+        };
+        let bytes = i128::from(ack.bytes).min(bytes_max);
+        self.window.change(per_round_trip * bytes / window);
     }
 
     // --- slowdowns
@@ -475,5 +499,44 @@ mod tests {
     fn late_acknowledgements_are_no_jitter() {
         assert_eq!(target_where_acks_are_late(true), TARGET_MAX_US);
         assert!(target_where_acks_are_late(false) > 2 * TARGET_MAX_US);
+    }
+
+    /// The target on a path of 20 ms where, in slowdowns that were joined, delays were spread over 10 ms more.
+    fn target_where_slowdowns_are_joined(slowdown: Slowdown) -> u64 {
+        let mut rng = crate::rng::Rng::from_u64(1);
+        let mut flow = LedbatPlusPlus::new(1448, Some(20_000));
+        let mut joined = 0;
+        for n in 0..6000 {
+            let now = Mono::from_us(n * 5_000);
+            let was_slow = flow.slowdown().is_some();
+            flow.join_slowdown(now, slowdown);
+            joined += u32::from(!was_slow && flow.slowdown().is_some());
+            let more_us = if flow.slowdown().is_some() {
+                rng.below(10_000)
+            } else {
+                0
+            };
+            let ack = Ack {
+                bytes: flow.window_bytes() / 4,
+                rtt_us: 20_000 + more_us,
+                one_way_us: None,
+                is_window_limited: true,
+                may_be_late: false,
+            };
+            flow.on_ack(now, ack);
+            if n == 20 {
+                flow.on_loss(now);
+            }
+        }
+        assert!(joined > 4, "{joined}");
+        flow.target_us()
+    }
+
+    #[test]
+    fn what_somebodys_queue_does_is_no_jitter() {
+        let due = target_where_slowdowns_are_joined(Slowdown::Due);
+        let startled = target_where_slowdowns_are_joined(Slowdown::Startled);
+        assert!(due > TARGET_MAX_US, "{due}");
+        assert_eq!(startled, TARGET_MAX_US);
     }
 }
