@@ -154,7 +154,7 @@ def lan_upload(lab, ends, lan):
     ends.start(lan.hosts[1], *our_seed(lab, ends, lan.hosts[0], "lan", f"{ADDRS[0]}:{PEER}")())
 
 
-def our_download(scene):
+def our_download(scene, *by):
     lab, home = scene.lab, scene.lab.home("leech-web")
     source = lab.noise(SIZE)
     folder = lab.path("nginx-yield", "x").parent
@@ -162,7 +162,12 @@ def our_download(scene):
     scene.ends.append(server.end)
     url = f"http://{FAR_ADDR}:{WEB}/{source.name}"
     command = lab.dovetail(home, "get", url, "--background", "--overwrite", "-o", home / "got.bin")
-    scene.start(scene.line.near, *command)
+    scene.start([*scene.line.near, *by], *command)
+
+
+def our_download_with_paced_reads(scene):
+    """As on a kernel that bounds no windows, which the program tells by its version."""
+    our_download(scene, "setarch", "--uname-2.6")
 
 
 def our_download_without_time_stamps(scene):
@@ -193,6 +198,7 @@ BACKGROUNDS = {
     "our uTP upload": (our_utp_upload, "up"),
     "our download from nginx": (our_download, "down"),
     "our download, no time stamps": (our_download_without_time_stamps, "down"),
+    "our download, paced reads": (our_download_with_paced_reads, "down"),
     "libtorrent's uTP": (their_utp, "up"),
     "a plain CUBIC flow": (plain, "up"),
 }
@@ -204,7 +210,8 @@ def backgrounds(lab):
     if not knows_utp(lab):
         missing[our_utp_upload] = "this program does not know the setting peer_transport"
     if not lab.nginx():
-        missing |= dict.fromkeys((our_download, our_download_without_time_stamps), "nginx is not installed")
+        downloads = (our_download, our_download_without_time_stamps, our_download_with_paced_reads)
+        missing |= dict.fromkeys(downloads, "nginx is not installed")
     if not lab.libtorrent():
         missing[their_utp] = "there is no libtorrent"
     for name, (background, _) in BACKGROUNDS.items():

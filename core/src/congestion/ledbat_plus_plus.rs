@@ -8,6 +8,8 @@
 //!   slowdowns see of it;
 //! - on a slow and short line, whose round trip has room for [`SHORT_SEGMENTS`] packets at most, the target is no shorter than
 //!   [`TARGET_SEGMENTS`] take there: our own floor is no queue to yield to;
+//! - the **queue** is what a pair of packets sees above what it takes on an empty path; the base may be that of a packet that is hardly one
+//!   ([`PAIR_SEGMENTS`]);
 //! - the **base** does not age. It is given up on evidence only ([`EXPIRY`]), and may come from another flow;
 //! - the window also shrinks **below the target**, less the emptier the queue is ([`DECREASE_DIVISOR`]): with a sharp edge, bases that
 //!   differ by a packet's time leave one flow twice the share of another;
@@ -28,6 +30,11 @@ const TARGET_SEGMENTS: u64 = 3;
 const SHORT_SEGMENTS: u64 = 6;
 /// ... there packets raise the target so far and no further.
 const TARGET_FOR_PACKETS_MAX_US: u64 = 12_000;
+/// Receivers acknowledge every second segment, and so a pair takes longer than the handshake has by what it takes to send. A flow
+/// whose handshake met with an empty path would see that much more of a queue than one that came later, and leave it the line.
+const PAIR_SEGMENTS: u64 = 2;
+/// ... at most this part of the target: a pair, too, may never have seen the path empty.
+const PAIR_TARGET_DIVISOR: u64 = 4;
 /// A rate is measured over so long.
 const RATE_SPAN: Duration = Duration::from_millis(200);
 /// The draft's own target: as far as ours can be raised.
@@ -71,6 +78,8 @@ pub struct LedbatPlusPlus {
     is_first_start: bool,
     ssthresh_bytes: u64,
     base_us: Option<u64>,
+    /// The shortest round trip of a pair of segments, or more.
+    pair_us: Option<u64>,
     recent: Recent,
     smoothed: Smoothed,
     reduced_at: Option<Mono>,
@@ -127,6 +136,7 @@ impl LedbatPlusPlus {
             is_first_start: true,
             ssthresh_bytes: u64::MAX,
             base_us: remembered_base_us.map(|us| us.clamp(1, RTT_MAX_US)),
+            pair_us: None,
             recent: Recent::default(),
             smoothed: Smoothed::default(),
             reduced_at: None,
@@ -145,7 +155,7 @@ impl LedbatPlusPlus {
         }
         self.heard_at = Some(now);
         self.fastest.add(now, ack.bytes);
-        self.measure(now, ack.rtt_us);
+        self.measure(now, ack);
         match self.state {
             State::Slowdown { .. } => self.slow_down(now, ack),
             State::Avoidance { slowdown_at } if now >= slowdown_at => self.on_slowdown_due(now),
@@ -216,12 +226,30 @@ impl LedbatPlusPlus {
     /// Other flows have found out that the path has become longer.
     pub fn replace_base(&mut self, base_us: u64) {
         self.base_us = Some(base_us.clamp(1, RTT_MAX_US));
+        self.pair_us = None;
         self.doubt = None;
     }
 
     pub fn queue_us(&self) -> u64 {
         let recent = self.recent.min_us().zip(self.base_us);
-        recent.map_or(0, |(recent, base)| recent.saturating_sub(base))
+        recent.map_or(0, |(recent, base)| {
+            recent.saturating_sub(base + self.own_us())
+        })
+    }
+
+    /// What a pair of our own packets takes longer than the base.
+    fn own_us(&self) -> u64 {
+        let seen = self.pair_us.zip(self.base_us);
+        let seen_us = seen.map_or(0, |(pair, base)| pair.saturating_sub(base));
+        let pair_us = self.packets_us(PAIR_SEGMENTS).unwrap_or(0);
+        let most_us = self.plain_target_us() / PAIR_TARGET_DIVISOR;
+        seen_us.min(pair_us).min(most_us)
+    }
+
+    /// How long the line takes for so many packets. The best rate that the flow has had stands for the line's.
+    fn packets_us(&self, count: u64) -> Option<u64> {
+        let bytes = count * self.window.segment_bytes;
+        (bytes * 1_000_000).checked_div(self.fastest.bytes_per_s)
     }
 
     pub fn forget_queue(&mut self) {
@@ -239,15 +267,11 @@ impl LedbatPlusPlus {
         self.plain_target_us().max(raised.min(TARGET_RAISED_MAX_US))
     }
 
-    /// ... by what packets take. The best rate that the flow has had stands for the line's: one that came late has had little, and
-    /// must not take a path that somebody's queue makes long for a slow line.
+    /// ... by what packets take. A flow that came late has had little of the line, and must not take a path that somebody's queue
+    /// makes long for a slow line.
     fn target_for_packets_us(&self) -> u64 {
-        let packets_us = |count: u64| {
-            let bytes = count * self.window.segment_bytes;
-            (bytes * 1_000_000).checked_div(self.fastest.bytes_per_s)
-        };
-        let target_us = packets_us(TARGET_SEGMENTS).unwrap_or(0);
-        let is_short = packets_us(SHORT_SEGMENTS) >= self.base_us;
+        let target_us = self.packets_us(TARGET_SEGMENTS).unwrap_or(0);
+        let is_short = self.packets_us(SHORT_SEGMENTS) >= self.base_us;
         if is_short {
             target_us
         } else {
@@ -282,11 +306,15 @@ impl LedbatPlusPlus {
         Duration::from_micros(us)
     }
 
-    fn measure(&mut self, now: Mono, rtt_us: u64) {
+    fn measure(&mut self, now: Mono, ack: Ack) {
+        let rtt_us = ack.rtt_us;
         self.smoothed.add(rtt_us);
         self.recent
             .add(now, rtt_us, self.smoothed.us().unwrap_or(rtt_us));
         self.learn_base(rtt_us);
+        if ack.bytes >= PAIR_SEGMENTS * self.window.segment_bytes {
+            self.pair_us = Some(self.pair_us.map_or(rtt_us, |least| least.min(rtt_us)));
+        }
         let (base, target) = (self.base_us.unwrap_or(rtt_us), self.target_us());
         if rtt_us <= base + target / 10 {
             self.was_empty = true;
@@ -311,6 +339,7 @@ impl LedbatPlusPlus {
         let expiry = if is_steady { EXPIRY } else { EXPIRY_ANYHOW };
         if doubt.slowdowns >= 2 && now >= doubt.since + expiry {
             self.base_us = Some(doubt.shortest_us);
+            self.pair_us = None;
             self.recent = Recent::default();
             self.recent.add(now, rtt_us, rtt_us);
             self.doubt = None;
@@ -499,6 +528,35 @@ mod tests {
     fn late_acknowledgements_are_no_jitter() {
         assert_eq!(target_where_acks_are_late(true), TARGET_MAX_US);
         assert!(target_where_acks_are_late(false) > 2 * TARGET_MAX_US);
+    }
+
+    /// The queue that a flow sees whose first packet, a small one, took so long, and whose pairs take 21 ms on an empty path of
+    /// 20 Mbit/s, when they take 27.
+    fn queue_where_the_first_took(first_us: u64) -> u64 {
+        let mut flow = LedbatPlusPlus::new(1500, None);
+        for n in 0..400 {
+            let ack = Ack {
+                bytes: if n == 0 { 100 } else { 3_000 },
+                rtt_us: match n {
+                    0 => first_us,
+                    1..100 => 21_000,
+                    _ => 27_000,
+                },
+                one_way_us: None,
+                is_window_limited: true,
+                may_be_late: false,
+            };
+            flow.on_ack(Mono::from_us(n * 1_200), ack);
+        }
+        flow.queue_us()
+    }
+
+    #[test]
+    fn who_met_with_an_empty_path_first_sees_the_same_queue() {
+        assert_eq!(queue_where_the_first_took(26_000), 6_000);
+        assert_eq!(queue_where_the_first_took(20_000), 6_000);
+        let in_doubt = queue_where_the_first_took(10_000);
+        assert!(in_doubt >= 14_000, "a pair's time and no more: {in_doubt}");
     }
 
     /// The target on a path of 20 ms where, in slowdowns that were joined, delays were spread over 10 ms more.
