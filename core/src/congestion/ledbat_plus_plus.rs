@@ -223,7 +223,7 @@ impl LedbatPlusPlus {
         self.base_us = Some(self.base_us.map_or(base_us, |own| own.min(base_us)));
     }
 
-    /// Other flows have found out that the path has become longer.
+    /// The path has become longer: this flow has found out, or others have.
     pub fn replace_base(&mut self, base_us: u64) {
         self.base_us = Some(base_us.clamp(1, RTT_MAX_US));
         self.pair_us = None;
@@ -338,11 +338,10 @@ impl LedbatPlusPlus {
         let is_steady = doubt.longest_us - doubt.shortest_us.min(doubt.longest_us) <= target;
         let expiry = if is_steady { EXPIRY } else { EXPIRY_ANYHOW };
         if doubt.slowdowns >= 2 && now >= doubt.since + expiry {
-            self.base_us = Some(doubt.shortest_us);
-            self.pair_us = None;
+            let base_us = doubt.shortest_us;
+            self.replace_base(base_us);
             self.recent = Recent::default();
             self.recent.add(now, rtt_us, rtt_us);
-            self.doubt = None;
         }
     }
 
